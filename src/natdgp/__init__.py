@@ -1,0 +1,21 @@
+"""Deep Gaussian processes with natural gradients, from a laptop to a Determined cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from natdgp.results import load
+
+__all__ = ["__version__", "load"]
+
+
+def __getattr__(name: str) -> object:
+    # TensorFlow is imported only when it is needed, so that the command line answers at once.
+    if name == "load":
+        from natdgp.results import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,156 @@
+"""The `natdgp` command."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+import natdgp
+from natdgp.settings import SettingsError, read_experiment
+
+FAILED = 1
+"""Exit status when a run or a check failed."""
+
+MISUSED = 2
+"""Exit status when the request itself was wrong: files, fields, folders."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's C++ side, before its import
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return MISUSED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="natdgp",
+        description="Deep Gaussian processes with natural gradients, on this machine or on a "
+        "Determined cluster, from the same experiment file.",
+        epilog="On a cluster: det experiment create FILE . (from the repository's root)",
+    )
+    parser.add_argument("--version", action="version", version=f"natdgp {natdgp.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train",
+        help="train a model on this machine and report its test figures",
+        description="Train the trial of an experiment file on this machine, through Determined's "
+        "own controller and sequencer. Ctrl-C saves a checkpoint and ends the run; "
+        "`natdgp train --resume DIR` goes on from it.",
+    )
+    train.add_argument("file", nargs="?", type=Path, metavar="FILE", help="an experiment file")
+    train.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder, in its terms"
+    )
+    train.add_argument(
+        "--out", type=Path, metavar="DIR",
+        help="folder of the run; it must not exist (default: runs/NAME, or runs/NAME-2, ...)",
+    )
+    train.add_argument(
+        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
+        help="change a field of the file, e.g. --set hyperparameters.model.layers=3; repeatable",
+    )
+    train.add_argument("--seed", type=int, help="the trial's seed, reproducibility.experiment_seed")
+    train.add_argument(
+        "--device", default="auto", metavar="DEVICE",
+        help="auto (the first GPU if there is one), cpu, gpu, or gpu:N (default: auto)",
+    )
+    train.add_argument(
+        "--no-progress", action="store_true", help="plain lines even on a terminal"
+    )
+    train.set_defaults(run=_train)
+
+    check = commands.add_parser(
+        "check",
+        help="validate experiment files without training",
+        description="Read experiment files as `natdgp train` and the trial do, and list every "
+        "problem with file, line and remedy. Exit status 0 means that all are valid.",
+    )
+    check.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _check(parsed: argparse.Namespace) -> int:
+    status = 0
+    for file in parsed.files:
+        try:
+            read_experiment(file)
+        except SettingsError as error:
+            print(error, file=sys.stderr)
+            status = FAILED
+        else:
+            print(f"{file}: valid")
+    return status
+
+
+def _train(parsed: argparse.Namespace) -> int:
+    if (parsed.file is None) == (parsed.resume is None):
+        print("natdgp train: give either an experiment FILE or --resume DIR", file=sys.stderr)
+        return MISUSED
+    if parsed.resume is not None and (parsed.out or parsed.overrides or parsed.seed is not None):
+        print(
+            "natdgp train: a run is resumed in its own terms; --out, --set and --seed start a new "
+            "one from FILE",
+            file=sys.stderr,
+        )
+        return MISUSED
+    _choose_device(parsed.device)
+    _quiet_the_stack()
+
+    # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.local.folder import FolderError, RunFolder
+    from natdgp.local.session import new_run, run_and_report
+
+    try:
+        if parsed.resume is not None:
+            folder = RunFolder.open(parsed.resume)
+        else:
+            overrides = list(parsed.overrides)
+            if parsed.seed is not None:
+                overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
+            folder = new_run(read_experiment(parsed.file, overrides), Path.cwd(), parsed.out)
+        return run_and_report(Console(highlight=False), folder, live=not parsed.no_progress)
+    except FolderError as error:
+        print(f"natdgp train: {error}", file=sys.stderr)
+        return MISUSED
+
+
+def _choose_device(device: str) -> None:
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    elif kind == "gpu" and index.isdecimal():
+        os.environ["CUDA_VISIBLE_DEVICES"] = index
+    elif device not in ("auto", "gpu"):
+        raise SettingsError.single(
+            "--device", device, "must be auto, cpu, gpu or gpu:N", "name one of them"
+        )
+    if kind == "gpu":
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            raise SettingsError.single(
+                "--device", device, "TensorFlow sees no such GPU", "use --device cpu"
+            )
+
+
+def _quiet_the_stack() -> None:
+    """Keep what the stack says about itself off the screen; natdgp's own log stays."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("natdgp").setLevel(logging.INFO)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)

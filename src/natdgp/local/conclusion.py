@@ -1,0 +1,66 @@
+"""The end of a run: test figures of its best checkpoint, the summary and the report."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from natdgp.data import prepare
+from natdgp.local.folder import RunFolder, write_json
+from natdgp.results import baseline_figures, load
+from natdgp.results.report import figures_table, print_whereabouts
+from natdgp.settings import Settings
+
+
+def conclude(
+    console: Console,
+    folder: RunFolder,
+    settings: Settings,
+    best: Path,
+    *,
+    steps: int,
+    seconds: float,
+    examples_per_second: float,
+) -> None:
+    """Judge the best checkpoint on validation and test rows, and write and print the outcome.
+
+    :param console: where the report goes.
+    :param folder: the run's.
+    :param settings: the run's.
+    :param best: the checkpoint with the best validation.
+    :param steps: training steps of the run.
+    :param seconds: wall time of the run so far, over all its sessions.
+    :param examples_per_second: while training.
+    """
+    prepared = prepare(settings.data, settings.model.dtype)
+    trained = load(best)
+    figures = {"val": trained.evaluate(prepared.validation)}
+    if len(prepared.test):
+        figures["test"] = trained.evaluate(prepared.test)
+    summary = {
+        **{f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()},
+        "steps": steps,
+        "seconds": seconds,
+        "examples_per_second": examples_per_second,
+        "best_checkpoint": str(best.relative_to(folder.root)),
+    }
+    if len(prepared.test):
+        baselines = baseline_figures(prepared.train, prepared.test, prepared.scaling)
+        summary["baselines"] = baselines
+        table = {"deep GP": figures["test"], **baselines}
+        title = f"Test figures on {len(prepared.test):,} rows ({', '.join(prepared.targets)})"
+        console.print(figures_table(title, table))
+    else:
+        console.print("No rows are held out for a test (data.split.test is 0).")
+    _point_to(folder.root / "best", best)
+    write_json(folder.summary, summary)
+    print_whereabouts(console, folder.root, best)
+
+
+def _point_to(link: Path, target: Path) -> None:
+    aside = link.with_name(f".{link.name}.partial")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target.relative_to(link.parent))
+    os.replace(aside, link)

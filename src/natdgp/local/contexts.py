@@ -1,0 +1,206 @@
+"""Determined's core contexts for a run without a cluster; they really record.
+
+The controller and the sequencer above them are Determined's own, so that periods, policies and
+preemption mean what they mean on a cluster.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from determined import core
+from determined.core import DummyDistributedContext
+
+from natdgp.local.folder import Checkpoint, RunFolder
+from natdgp.local.journal import TRAINING, VALIDATION, Journal
+
+
+class Observer(Protocol):
+    """Watches a run, e.g. to show its progress."""
+
+    def status(self, status: str) -> None:
+        """The run turned to `training`, `validating` or `checkpointing`."""
+
+    def training(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """A workload of training steps ended."""
+
+    def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """A validation ended."""
+
+
+class LocalTrainContext(core.DummyTrainContext):
+    """Writes metrics to the run's journal and tells the observer."""
+
+    def __init__(self, folder: RunFolder, journal: Journal, observer: Observer) -> None:
+        super().__init__(tensorboard_path=folder.tensorboard)
+        self._journal = journal
+        self._observer = observer
+        self.early_exit: core.EarlyExitReason | None = None
+
+    def set_status(self, status: str) -> None:
+        self._observer.status(status)
+
+    def _get_last_validation(self) -> int | None:
+        return self._journal.last_validation
+
+    def get_experiment_best_validation(self) -> float | None:
+        return self._journal.best_value
+
+    def _report_trial_metrics(
+        self,
+        group: str,
+        steps_completed: int,
+        metrics: dict[str, Any],
+        batch_metrics: list[dict[str, Any]] | None = None,
+    ) -> None:
+        self._journal.write(group, steps_completed, metrics)
+        notify = {TRAINING: self._observer.training, VALIDATION: self._observer.validation}[group]
+        notify(steps_completed, metrics)
+
+    def upload_tensorboard_files(
+        self,
+        selector: Callable[[Path], bool] = lambda _: True,
+        mangler: Callable[[Path, int], Path] = lambda path, _: path,
+    ) -> None:
+        """Nothing to do: they are written where they stay."""
+
+    def report_early_exit(self, reason: core.EarlyExitReason) -> None:
+        self.early_exit = reason
+
+    def report_progress(self, progress: float) -> None:
+        """Nothing to do: the observer sees every step."""
+
+
+class LocalCheckpointContext(core.CheckpointContext):
+    """Keeps checkpoints in the run's folder, written aside and renamed when whole."""
+
+    def __init__(
+        self, folder: RunFolder, journal: Journal, keep_best: int, keep_latest: int
+    ) -> None:
+        """:param keep_best: how many of the best validated checkpoints to keep.
+        :param keep_latest: how many of the latest; at least the latest one is always kept.
+        """
+        self._folder = folder
+        self._journal = journal
+        self._keep_best = keep_best
+        self._keep_latest = max(keep_latest, 1)
+
+    @contextlib.contextmanager
+    def store_path(
+        self, metadata: dict[str, Any] | None = None, *, shard: bool = False
+    ) -> Iterator[tuple[Path, str]]:
+        metadata = metadata or {}
+        checkpoint = self._folder.checkpoint(metadata["steps_completed"])
+        aside = checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed while saving
+        aside.mkdir(parents=True)
+        yield aside, checkpoint.path.name
+        (aside / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+        if checkpoint.path.exists():  # the same step was saved before: same law, same content
+            self._folder.remove(checkpoint)
+        os.replace(aside, checkpoint.path)
+        self.collect()
+
+    @contextlib.contextmanager
+    def restore_path(self, storage_id: str, *args: Any, **kwargs: Any) -> Iterator[Path]:
+        yield self._folder.root / "checkpoints" / storage_id
+
+    def best(self) -> list[Checkpoint]:
+        """Validated checkpoints, best first."""
+        validated = [
+            (self._journal.rank(value), checkpoint)
+            for checkpoint in self._folder.checkpoints()
+            if (value := self._journal.value_at(checkpoint.steps)) is not None
+        ]
+        return [checkpoint for _, checkpoint in sorted(validated, key=lambda pair: pair[0])]
+
+    def collect(self) -> None:
+        """Delete the checkpoints that are neither among the best nor among the latest."""
+        checkpoints = self._folder.checkpoints()
+        kept = {*self.best()[: self._keep_best], *checkpoints[-self._keep_latest :]}
+        for checkpoint in checkpoints:
+            if checkpoint not in kept:
+                self._folder.remove(checkpoint)
+
+
+class LocalSearcherContext(core.DummySearcherContext):
+    """One searcher operation of the configured length, in the configured unit."""
+
+    def __init__(
+        self, distributed: core.DistributedContext, max_length: Mapping[str, int]
+    ) -> None:
+        ((unit, length),) = max_length.items()
+        super().__init__(distributed, length)
+        self._unit = core.Unit[unit.upper()]
+
+    def get_configured_units(self) -> core.Unit:
+        return self._unit
+
+    def _operations(
+        self, searcher_mode: core.SearcherMode = core.SearcherMode.WorkersAskChief
+    ) -> Iterator[core.SearcherOperation]:
+        yield _Operation(self._length, is_chief=self._dist.rank == 0)
+
+
+class _Operation(core.DummySearcherOperation):
+    def report_progress(self, length: float) -> None:
+        """Nothing to do: the observer sees every step."""
+
+    def report_completed(self, searcher_metric: float) -> None:
+        self._completed = True
+
+
+class SignalPreemptContext(core.DummyPreemptContext):
+    """SIGINT and SIGTERM ask the run to save and end; a second one ends it at once."""
+
+    def __init__(self, distributed: core.DistributedContext) -> None:
+        super().__init__(distributed, core.PreemptMode.ChiefOnly)
+        self.signal: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def start(self) -> SignalPreemptContext:
+        super().start()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def should_preempt(self, auto_ack: bool = True) -> bool:
+        return self.signal is not None
+
+    def _ask(self, number: int, frame: types.FrameType | None) -> None:
+        self.signal = signal.Signals(number)
+        for asked, handler in self._before.items():
+            signal.signal(asked, handler)
+
+
+def local_core_context(
+    folder: RunFolder,
+    journal: Journal,
+    observer: Observer,
+    *,
+    max_length: Mapping[str, int],
+    keep_best: int,
+    keep_latest: int,
+) -> core.Context:
+    """The core context of a run in one process."""
+    distributed = DummyDistributedContext()
+    return core.Context(
+        checkpoint=LocalCheckpointContext(folder, journal, keep_best, keep_latest),
+        distributed=distributed,
+        preempt=SignalPreemptContext(distributed),
+        train=LocalTrainContext(folder, journal, observer),
+        searcher=LocalSearcherContext(distributed, max_length),
+    )

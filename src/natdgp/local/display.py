@@ -1,0 +1,99 @@
+"""How a run looks while it goes on: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class Display:
+    """Shows step, ELBO, validation figures, examples per second and time left."""
+
+    def __init__(
+        self, console: Console, *, total_steps: int, start: int, batch_size: int, live: bool
+    ) -> None:
+        """:param console: where to write.
+        :param total_steps: the run's length.
+        :param start: the step it goes on from.
+        :param batch_size: rows of a step.
+        :param live: redraw one line; otherwise print a line per report.
+        """
+        self._console = console
+        self._total = total_steps
+        self._batch_size = batch_size
+        self._steps = start
+        self._training_steps = 0
+        self._training_seconds = 0.0
+        self._status = ""
+        self._since = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not live,
+        )
+        self._live = live
+        self._task: TaskID = self._progress.add_task(
+            "training", total=total_steps, completed=start, figures=""
+        )
+
+    def __enter__(self) -> Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    @property
+    def examples_per_second(self) -> float:
+        """Training rows a second, validation and checkpoints not counted."""
+        if self._training_seconds == 0:
+            return 0.0
+        return self._training_steps * self._batch_size / self._training_seconds
+
+    def status(self, status: str) -> None:
+        """Note what the run turned to."""
+        now = time.monotonic()
+        if self._status == "training":
+            self._training_seconds += now - self._since
+        self._status, self._since = status, now
+        self._progress.update(self._task, description=status)
+
+    def training(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Show the state after a workload."""
+        self._training_steps += steps - self._steps
+        self._steps = steps
+        self.status(self._status)
+        elbo = f"ELBO {float(metrics['elbo_per_datum']):.4f}"
+        rate = self.examples_per_second
+        self._progress.update(
+            self._task, completed=steps, figures=f"{elbo}, {rate:,.0f} examples/s"
+        )
+        if not self._live:
+            left = (self._total - steps) * self._batch_size / rate if rate else 0.0
+            self._console.print(
+                f"step {steps}/{self._total}  {elbo}  {rate:,.0f} examples/s  "
+                f"{left:.0f} s of training left"
+            )
+
+    def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
+        """Show validation figures."""
+        self.status(self._status)
+        self._console.print(
+            f"validation after step {steps}:  NLPD {float(metrics['val_nlpd']):.4f}  "
+            f"RMSE {float(metrics['val_rmse']):.4f}  CRPS {float(metrics['val_crps']):.4f}  "
+            f"95% coverage {float(metrics['val_coverage_95']):.3f}"
+        )

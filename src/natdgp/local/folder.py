@@ -1,0 +1,138 @@
+"""A run's folder: what lies where, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from natdgp.models.record import FILE_NAME as RECORD_NAME
+
+
+class FolderError(ValueError):
+    """A run folder that cannot be used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved state of a run."""
+
+    path: Path
+    steps: int
+    """Training steps behind it."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything that a run writes, and nothing else, lies under one folder."""
+
+    root: Path
+
+    @classmethod
+    def create(cls, root: Path) -> RunFolder:
+        """Claim a new folder.
+
+        :raises FolderError: if something is there already; nothing is ever overwritten.
+        """
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            resume = (
+                f"go on with that run by `natdgp train --resume {root}`, or "
+                if (root / "config.yaml").is_file()
+                else ""
+            )
+            raise FolderError(f"{root} exists already; {resume}choose another folder with --out")
+        for folder in (root / "checkpoints", root / "code", root / "tensorboard"):
+            folder.mkdir(parents=True)
+        return cls(root)
+
+    @classmethod
+    def create_next(cls, parent: Path, name: str) -> RunFolder:
+        """Claim the first free folder among `name`, `name-2`, `name-3`, and so on."""
+        candidates = (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
+        return cls.create(next(parent / c for c in candidates if not (parent / c).exists()))
+
+    @classmethod
+    def open(cls, root: Path) -> RunFolder:
+        """Open the folder of an earlier run.
+
+        :raises FolderError: if it is not one.
+        """
+        if not (root / "config.yaml").is_file():
+            raise FolderError(f"{root} is not the folder of a run: it has no config.yaml")
+        return cls(root)
+
+    @property
+    def config(self) -> Path:
+        """The resolved experiment configuration, itself ready for `natdgp train`."""
+        return self.root / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, seed, commit, machine and timings."""
+        return self.root / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Training and validation metrics, a JSON object a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The figures of a completed run."""
+        return self.root / "summary.json"
+
+    @property
+    def code(self) -> Path:
+        """The trial definition that runs; Determined keeps a copy in every checkpoint."""
+        return self.root / "code"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.root / "tensorboard"
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration."""
+        yaml = YAML(typ="safe", pure=True)
+        yaml.default_flow_style = False
+        with self.config.open("w", encoding="utf-8") as file:
+            yaml.dump(dict(config), file)
+
+    def checkpoint(self, steps: int) -> Checkpoint:
+        """The place of the checkpoint after so many steps, whether it exists or not."""
+        return Checkpoint(self.root / "checkpoints" / f"step-{steps:08d}", steps)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All whole checkpoints, oldest first."""
+        found = (
+            Checkpoint(path, int(path.name.removeprefix("step-")))
+            for path in (self.root / "checkpoints").glob("step-*")
+            if (path / RECORD_NAME).is_file()
+        )
+        return sorted(found, key=lambda checkpoint: checkpoint.steps)
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Delete a checkpoint."""
+        shutil.rmtree(checkpoint.path)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

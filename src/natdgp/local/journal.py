@@ -1,0 +1,73 @@
+"""The metrics of a run, written as they come and read back when it is resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from natdgp.local.folder import read_json_lines
+
+TRAINING = "training"
+VALIDATION = "validation"
+
+
+class Journal:
+    """`metrics.jsonl`: one object a line, `{"group", "steps_completed", "time", "metrics"}`."""
+
+    def __init__(self, path: Path, *, up_to: int, metric: str, smaller_is_better: bool) -> None:
+        """Open the journal of a run that stands at a step.
+
+        :param path: the file; it need not exist.
+        :param up_to: steps of the checkpoint that the run goes on from. What was written beyond it
+            belongs to steps that will be taken again, and is dropped.
+        :param metric: the validation metric that decides which step is best.
+        :param smaller_is_better: its direction.
+        """
+        self._path = path
+        self._metric = metric
+        self._sign = 1 if smaller_is_better else -1
+        kept = [entry for entry in read_json_lines(path) if entry["steps_completed"] <= up_to]
+        self._validations: dict[int, float] = {
+            entry["steps_completed"]: entry["metrics"][metric]
+            for entry in kept
+            if entry["group"] == VALIDATION
+        }
+        aside = path.with_name(f".{path.name}.partial")
+        aside.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        os.replace(aside, path)
+
+    def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
+        """Append one report, and have it on disk when this returns."""
+        plain = {name: float(value) for name, value in metrics.items()}
+        entry = {
+            "group": group,
+            "steps_completed": steps_completed,
+            "time": time.time(),
+            "metrics": plain,
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        if group == VALIDATION:
+            self._validations[steps_completed] = plain[self._metric]
+
+    @property
+    def last_validation(self) -> int | None:
+        """Steps behind the latest validation."""
+        return max(self._validations, default=None)
+
+    @property
+    def best_value(self) -> float | None:
+        """The best value so far of the metric that decides."""
+        return min(self._validations.values(), key=self.rank, default=None)
+
+    def value_at(self, steps: int) -> float | None:
+        """The deciding metric after so many steps, if a validation was made there."""
+        return self._validations.get(steps)
+
+    def rank(self, value: float) -> float:
+        """A key that sorts the best value first."""
+        return self._sign * value

@@ -1,0 +1,76 @@
+"""Where a run came from: versions, commit, machine and timings."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from natdgp.local.folder import write_json
+from natdgp.models.record import versions
+
+
+class Manifest:
+    """`manifest.json`: one entry under `sessions` for the first start and for every resume."""
+
+    def __init__(self, path: Path, *, seed: int) -> None:
+        """Open a new session and write it at once.
+
+        :param path: the file, read first if it exists.
+        :param seed: the trial's seed.
+        """
+        self._path = path
+        self._content: dict[str, Any] = {"seed": seed, "sessions": []}
+        if path.is_file():
+            self._content = json.loads(path.read_text(encoding="utf-8"))
+        self._session: dict[str, Any] = {
+            "command": shlex.join(sys.argv),
+            "commit": _commit(),
+            "versions": {**versions(), "python": platform.python_version()},
+            "machine": {
+                "platform": platform.platform(),
+                "cores": os.cpu_count(),
+                "gpus": [gpu.name for gpu in tf.config.list_physical_devices("GPU")],
+            },
+            "started": _now(),
+        }
+        self._content["sessions"].append(self._session)
+        write_json(path, self._content)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all ended sessions."""
+        return sum(session.get("seconds", 0.0) for session in self._content["sessions"])
+
+    def close(self, *, ended_as: str, steps: int, seconds: float) -> None:
+        """Close the session.
+
+        :param ended_as: `completed`, `interrupted`, `stopped` or `failed`.
+        :param steps: training steps completed.
+        :param seconds: wall time of this session.
+        """
+        self._session.update(ended=_now(), ended_as=ended_as, steps=steps, seconds=seconds)
+        write_json(self._path, self._content)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _commit() -> str | None:
+    """The commit of the working directory, with `-dirty` where files differ; None outside git."""
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None

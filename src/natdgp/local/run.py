@@ -1,0 +1,184 @@
+"""A whole run on one machine: the trial through Determined's controller, then the report."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import determined as det
+from determined import core, load
+
+from natdgp.local.contexts import (
+    LocalCheckpointContext,
+    Observer,
+    SignalPreemptContext,
+    local_core_context,
+)
+from natdgp.local.folder import Checkpoint, FolderError, RunFolder
+from natdgp.local.journal import Journal
+from natdgp.settings import Experiment, constant_hyperparameters
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    steps: int
+    """Training steps completed."""
+    signal: signal.Signals | None
+    """What interrupted it, if anything did."""
+    best: Path
+    """The checkpoint with the best validation, or the latest if none was validated."""
+
+
+def find_trial_code(spec: str, source: Path) -> Path | None:
+    """The module of a trial, or the package it lies in, relative to the source folder.
+
+    :param spec: `module:Class`, as Determined's launchers take it.
+    :param source: the folder that modules are relative to: the experiment's context.
+    :returns: None for a module that is installed, which need not be carried along.
+    :raises FolderError: if the module is nowhere.
+    """
+    module = spec.partition(":")[0]
+    top, *rest = module.split(".")
+    path = source.joinpath(top, *rest).with_suffix(".py")
+    if path.is_file():
+        return Path(top) if rest else Path(path.name)
+    if importlib.util.find_spec(top) is not None:
+        return None
+    raise FolderError(
+        f"the entrypoint names the trial {spec}, but there is no {path}; run the command from the "
+        "folder that the module is relative to"
+    )
+
+
+def copy_trial_code(found: Path, source: Path, code: Path) -> None:
+    """Copy what :func:`find_trial_code` found into a run's folder."""
+    if (source / found).is_dir():
+        shutil.copytree(source / found, code / found, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy2(source / found, code / found)
+
+
+def length_in_batches(experiment: Experiment) -> int:
+    """The configured length of a run in training steps, by the sequencer's own arithmetic."""
+    ((unit, length),) = experiment.config["searcher"]["max_length"].items()
+    batch_size = experiment.settings.global_batch_size
+    if unit == "batches":
+        return int(length)
+    if unit == "records":
+        return max(length // batch_size, 1)
+    return max(length * experiment.config["records_per_epoch"] // batch_size, 1)
+
+
+def train(experiment: Experiment, folder: RunFolder, observer: Observer) -> Outcome:
+    """Train until the configured length, a stop of the trial's own, or a signal.
+
+    :param experiment: what to train.
+    :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
+    :param observer: is told what happens.
+    :raises determined.InvalidHP: if a hyperparameter makes training break down.
+    """
+    config = experiment.config
+    checkpoints = folder.checkpoints()
+    start = checkpoints[-1].steps if checkpoints else 0
+    searcher = config["searcher"]
+    journal = Journal(
+        folder.metrics,
+        up_to=start,
+        metric=searcher["metric"],
+        smaller_is_better=searcher["smaller_is_better"],
+    )
+    storage = config["checkpoint_storage"]
+    core_context = local_core_context(
+        folder,
+        journal,
+        observer,
+        max_length=searcher["max_length"],
+        keep_best=storage["save_trial_best"],
+        keep_latest=storage["save_trial_latest"],
+    )
+    env = _environment(experiment, checkpoints[-1] if checkpoints else None)
+
+    with _working_in(folder.code), _started(core_context):
+        trial_class = load.trial_class_from_entrypoint(experiment.trial)
+        controller_class = load.get_trial_controller_class(trial_class)
+        controller_class.pre_execute_hook(env, det._DistributedBackend())
+        context = trial_class.trial_context_class(core_context, env)
+        controller = controller_class.from_trial(
+            trial_inst=trial_class(context), context=context, env=env
+        )
+        controller.run()
+        if controller.breakdown is not None:
+            raise controller.breakdown
+
+        checkpoint_context = core_context.checkpoint
+        assert isinstance(checkpoint_context, LocalCheckpointContext)
+        preempt = core_context.preempt
+        assert isinstance(preempt, SignalPreemptContext)
+        checkpoint_context.collect()
+        best = checkpoint_context.best() or folder.checkpoints()[-1:]
+        return Outcome(
+            steps=controller.steps_completed,
+            signal=preempt.signal,
+            best=best[0].path,
+        )
+
+
+def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvContext:
+    """What the harness would read from a container's environment."""
+    config = experiment.config
+    gpus = [] if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" else det._execution._get_gpus(1)[1]
+    return det.EnvContext(
+        master_url="",
+        master_cert_file=None,
+        master_cert_name=None,
+        experiment_config=copy.deepcopy(config),
+        hparams=constant_hyperparameters(config["hyperparameters"]),
+        latest_checkpoint=latest.path.name if latest else None,
+        steps_completed=latest.steps if latest else 0,
+        use_gpu=bool(gpus),
+        container_gpus=gpus,
+        slot_ids=list(range(len(gpus))),
+        debug=config["debug"],
+        det_trial_id="1",
+        det_experiment_id="1",
+        det_agent_id="local",
+        det_cluster_id="local",
+        trial_seed=config["reproducibility"]["experiment_seed"],
+        trial_run_id=1,
+        allocation_id="local",
+        managed_training=True,
+        test_mode=False,
+        on_cluster=False,
+    )
+
+
+@contextlib.contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Run as in a container: the trial's code is the working directory, and comes first."""
+    before = os.getcwd()
+    os.chdir(folder)
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def _started(context: core.Context) -> Iterator[None]:
+    context.start()
+    try:
+        yield
+    finally:
+        context.close()

@@ -1,0 +1,102 @@
+"""A run from the user's side: claim a folder, train, and end with a report or a way on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import determined as det
+from rich.console import Console
+
+from natdgp.local.conclusion import conclude
+from natdgp.local.display import Display
+from natdgp.local.folder import RunFolder
+from natdgp.local.manifest import Manifest
+from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
+from natdgp.settings import Experiment, read_experiment
+
+INVALID = 1
+"""Exit status of a run that a hyperparameter broke."""
+
+SIGNALLED = 128
+"""Added to a signal's number, the exit status of an interrupted run, as shells have it."""
+
+
+def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder:
+    """Claim a folder and put into it all that the run needs from elsewhere.
+
+    :param experiment: what to run.
+    :param source: the experiment's context: what its modules and `data.path` are relative to.
+    :param out: the folder; by default the first free one under `runs/` with the experiment's name.
+    :raises FolderError: if the folder is taken or the trial's module is missing.
+    """
+    found = find_trial_code(experiment.trial, source)
+    name = experiment.config["name"]
+    folder = RunFolder.create(out) if out else RunFolder.create_next(Path("runs"), name)
+    if found is not None:
+        copy_trial_code(found, source, folder.code)
+    resolved = experiment.settings.model_dump(mode="json", exclude_none=True)
+    data = resolved.pop("data")
+    if "path" in data:
+        data["path"] = str((source / data["path"]).resolve())
+    folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
+    return folder
+
+
+def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
+    """Train from the folder's latest checkpoint, or from the start, and report.
+
+    :param console: where to write.
+    :param folder: of a new run, or of one to go on with.
+    :param live: redraw the progress line if the console is a terminal.
+    :returns: the exit status.
+    """
+    experiment = read_experiment(folder.config)
+    config, settings = experiment.config, experiment.settings
+    checkpoints = folder.checkpoints()
+    start = checkpoints[-1].steps if checkpoints else 0
+    if start:
+        console.print(f"Going on with {folder.root} from step {start}")
+    else:
+        console.print(f"Writing to {folder.root}")
+    manifest = Manifest(folder.manifest, seed=config["reproducibility"]["experiment_seed"])
+    began = time.monotonic()
+    total = length_in_batches(experiment)
+    display = Display(
+        console,
+        total_steps=total,
+        start=start,
+        batch_size=settings.global_batch_size,
+        live=live and console.is_terminal,
+    )
+    steps, ended_as = start, "failed"
+    try:
+        with display:
+            outcome = train(experiment, folder, display)
+        steps = outcome.steps
+        if outcome.signal is not None and steps < total:
+            ended_as = "interrupted"
+            console.print(
+                f"{outcome.signal.name} after step {steps} of {total}; everything is saved. "
+                f"Go on with:\n  natdgp train --resume {folder.root}"
+            )
+            return SIGNALLED + int(outcome.signal)
+        ended_as = "completed" if steps >= total else "stopped"
+        if ended_as == "stopped":
+            console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
+    except det.InvalidHP as error:
+        console.print(f"The run broke down: {error.msg}", style="bold red")
+        return INVALID
+    finally:
+        manifest.close(ended_as=ended_as, steps=steps, seconds=time.monotonic() - began)
+
+    conclude(
+        console,
+        folder,
+        settings,
+        outcome.best,
+        steps=steps,
+        seconds=manifest.seconds,
+        examples_per_second=display.examples_per_second,
+    )
+    return 0

@@ -1,0 +1,140 @@
+"""Builds a deep GP from settings, as in Salimbeni & Deisenroth 2017."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gpflow
+import numpy as np
+import numpy.typing as npt
+from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
+from gpflow.kernels import SharedIndependent
+
+from natdgp.models.deep_gp import DeepGP, GPLayer
+from natdgp.models.inducing import kmeans_inducing_points
+from natdgp.models.noise import SamplingNoise
+from natdgp.settings import GaussianSettings, KernelSettings, LikelihoodSettings, ModelSettings
+
+MAX_DEFAULT_WIDTH = 30
+"""Inner layers are no wider than this by default (Salimbeni & Deisenroth 2017, section 5)."""
+
+JITTER = {"float64": 1e-6, "float32": 1e-5}
+"""Added to the diagonal of Kuu before its Cholesky; float32 resolves no less on correlated
+inducing points (GPflow's default, 1e-6, is made for float64)."""
+
+_KERNELS = {
+    "squared_exponential": gpflow.kernels.SquaredExponential,
+    "matern32": gpflow.kernels.Matern32,
+    "matern52": gpflow.kernels.Matern52,
+}
+
+FloatArray = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """The numbers of a task that fix a model's shape."""
+
+    num_data: int
+    """N, training rows."""
+    input_dim: int
+    """D, features."""
+    output_dim: int
+    """Q, targets."""
+
+
+def build_deep_gp(
+    settings: ModelSettings, shape: TaskShape, *, seed: int, X: FloatArray | None = None
+) -> DeepGP:
+    """Build a deep GP in the settings' float type, which becomes GPflow's default.
+
+    Inner layers have the identity as mean function where widths agree, the first principal
+    components of the layer's inputs where it narrows, and zero-padding where it widens; the last
+    layer has mean zero. Inducing inputs start at k-means centres of X, pushed through the mean
+    functions. All outputs of a layer share its kernel and inducing inputs.
+
+    :param settings: the model.
+    :param shape: N, D and Q.
+    :param seed: of k-means and of the sampling noise.
+    :param X: [N, D] standardised training inputs; None builds an empty shell of the right shapes,
+        to be filled from a checkpoint.
+    :raises ValueError: if X has fewer distinct rows than the largest M.
+    """
+    gpflow.config.set_default_float(np.dtype(settings.dtype).type)
+    gpflow.config.set_default_jitter(JITTER[settings.dtype])
+    noise = SamplingNoise(seed)
+    width = settings.hidden_width or min(shape.input_dim, MAX_DEFAULT_WIDTH)
+    inner_widths = (width,) * (settings.layers - 1)
+    inputs = X  # the layer's inputs as far as mean functions alone carry them
+
+    layers = []
+    in_dim = shape.input_dim
+    for index, out_dim in enumerate((*inner_widths, shape.output_dim)):
+        last = index == settings.layers - 1
+        num_inducing = settings.inducing_points_per_layer[index]
+        Z = (
+            np.zeros((num_inducing, in_dim), dtype=settings.dtype)
+            if inputs is None
+            else kmeans_inducing_points(inputs, num_inducing, seed)
+        )
+        mean_function = (
+            gpflow.mean_functions.Zero(out_dim)
+            if last
+            else _inner_mean_function(inputs, in_dim, out_dim)
+        )
+        layer = GPLayer(
+            SharedIndependent(_kernel(settings.kernel, in_dim), output_dim=out_dim),
+            SharedIndependentInducingVariables(InducingPoints(Z)),
+            num_data=shape.num_data,
+            mean_function=mean_function,
+            num_latent_gps=out_dim,
+            index=index,
+            noise=noise,
+            name=f"layer_{index}",
+            verbose=False,
+        )
+        gpflow.set_trainable(layer.inducing_variable, settings.train_inducing_points)
+        if not last:
+            layer.q_sqrt.assign(layer.q_sqrt * settings.inner_q_sqrt_scale)
+            inputs = None if inputs is None else np.asarray(mean_function(inputs))
+        layers.append(layer)
+        in_dim = out_dim
+
+    return DeepGP(
+        layers,
+        _likelihood(settings.likelihood),
+        noise=noise,
+        input_dim=shape.input_dim,
+        target_dim=shape.output_dim,
+        num_data=shape.num_data,
+    )
+
+
+def _kernel(settings: KernelSettings, in_dim: int) -> gpflow.kernels.Kernel:
+    lengthscale = settings.lengthscale or float(np.sqrt(in_dim))
+    return _KERNELS[settings.name](
+        variance=settings.variance,
+        lengthscales=np.full(in_dim, lengthscale) if settings.ard else lengthscale,
+    )
+
+
+def _likelihood(settings: LikelihoodSettings) -> gpflow.likelihoods.Likelihood:
+    if isinstance(settings, GaussianSettings):
+        return gpflow.likelihoods.Gaussian(settings.variance)
+    return gpflow.likelihoods.StudentT(scale=settings.scale, df=settings.degrees_of_freedom)
+
+
+def _inner_mean_function(
+    inputs: FloatArray | None, in_dim: int, out_dim: int
+) -> gpflow.functions.MeanFunction:
+    if in_dim == out_dim:
+        return gpflow.mean_functions.Identity(in_dim)
+    A = np.zeros((in_dim, out_dim))
+    if in_dim < out_dim:
+        A[:, :in_dim] = np.eye(in_dim)
+    elif inputs is not None:
+        _, components = np.linalg.eigh(np.cov(inputs, rowvar=False))  # variances ascend
+        A[:] = components[:, : -out_dim - 1 : -1]
+    linear = gpflow.mean_functions.Linear(A, np.zeros(out_dim))
+    gpflow.set_trainable(linear, False)
+    return linear

@@ -1,0 +1,111 @@
+"""What a checkpoint says about its model: all that prediction needs besides the weights."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import natdgp
+from natdgp.data import Prepared, Scaling
+from natdgp.models.builder import TaskShape
+from natdgp.settings import Settings
+
+FILE_NAME = "natdgp.json"
+FORMAT = 1
+"""Raised when a field changes its meaning; older formats stay readable."""
+
+_STACK = ("tensorflow", "tensorflow-probability", "gpflow", "gpflux", "numpy", "determined")
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """The facts of a prepared task that outlive its rows."""
+
+    num_data: int
+    """N, training rows."""
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    scaling: Scaling
+
+    @classmethod
+    def of(cls, prepared: Prepared) -> TaskRecord:
+        """Note the facts of prepared data."""
+        return cls(len(prepared.train), prepared.features, prepared.targets, prepared.scaling)
+
+    @property
+    def shape(self) -> TaskShape:
+        """N, D and Q."""
+        return TaskShape(self.num_data, len(self.features), len(self.targets))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-serialisable; floats round-trip exactly."""
+        return {
+            "num_data": self.num_data,
+            "features": list(self.features),
+            "targets": list(self.targets),
+            "scaling": self.scaling.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> TaskRecord:
+        """Inverse of :meth:`to_dict`."""
+        return cls(
+            num_data=int(saved["num_data"]),
+            features=tuple(saved["features"]),
+            targets=tuple(saved["targets"]),
+            scaling=Scaling.from_dict(saved["scaling"]),
+        )
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Settings, task, seed and versions of a trained model."""
+
+    settings: Settings
+    task: TaskRecord
+    seed: int
+
+    def write(self, folder: Path) -> None:
+        """Write `natdgp.json` into a checkpoint's folder."""
+        content = {
+            "format": FORMAT,
+            "settings": self.settings.model_dump(mode="json"),
+            "task": self.task.to_dict(),
+            "seed": self.seed,
+            "versions": versions(),
+        }
+        (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelRecord:
+        """Read `natdgp.json` from a checkpoint's folder.
+
+        :raises FileNotFoundError: if the folder holds none.
+        :raises ValueError: if a newer natdgp wrote it.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {FILE_NAME}")
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if saved["format"] > FORMAT:
+            raise ValueError(
+                f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
+                f"natdgp {natdgp.__version__} reads; upgrade natdgp"
+            )
+        return cls(
+            settings=Settings.model_validate(saved["settings"]),
+            task=TaskRecord.from_dict(saved["task"]),
+            seed=int(saved["seed"]),
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of natdgp and of the stack under it."""
+    return {
+        "natdgp": natdgp.__version__,
+        **{name: importlib.metadata.version(name) for name in _STACK},
+    }

@@ -1,0 +1,47 @@
+"""The report at the end of a run: test figures beside baselines, and where everything is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = {
+    "rmse": "RMSE",
+    "nlpd": "NLPD",
+    "crps": "CRPS",
+    "coverage_95": "95% coverage",
+}
+"""Figures of the report, in the units of the target (NLPD in nats)."""
+
+
+def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """A row for each model."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for heading in COLUMNS.values():
+        table.add_column(heading, justify="right")
+    for name, values in figures.items():
+        table.add_row(name, *(f"{values[key]:.4f}" for key in COLUMNS))
+    return table
+
+
+def print_whereabouts(console: Console, root: Path, best: Path) -> None:
+    """Say where everything was saved, and give the line that loads the model and predicts."""
+    console.print(f"Saved under {root}:", highlight=False)
+    console.print(f"  best checkpoint   {best.relative_to(root)}", highlight=False)
+    for name, what in {
+        "summary.json": "figures",
+        "metrics.jsonl": "every report",
+        "config.yaml": "resolved configuration",
+        "manifest.json": "versions, seed, machine, timings",
+        "tensorboard": f"tensorboard --logdir {root / 'tensorboard'}",
+    }.items():
+        console.print(f"  {name:<17} {what}", highlight=False, soft_wrap=True)
+    console.print("Load and predict:", highlight=False)
+    console.print(
+        f"  import natdgp; natdgp.load({str(root)!r}).predict(X).mean", highlight=False,
+        soft_wrap=True,
+    )

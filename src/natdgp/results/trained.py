@@ -1,0 +1,200 @@
+"""A trained model, taken home: load it from a checkpoint and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from natdgp.data import Rows, evaluation_dataset
+from natdgp.models import Stream
+from natdgp.models.record import ModelRecord
+from natdgp.training import NatGradModel, build_training_model
+
+WEIGHTS_NAME = "determined-keras-model-weights"
+"""The file, chosen by Determined, that holds a checkpoint's parameters."""
+
+_BISECTIONS = 60
+"""Halvings of a quantile's bracket: its width shrinks by 1e18, to the last bit of a float64."""
+
+FloatArray = npt.NDArray[np.floating]
+Columns = Mapping[str, npt.ArrayLike]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The predictive distribution of y at n inputs, in the original units."""
+
+    mean: FloatArray
+    """[n, Q]."""
+    std: FloatArray
+    """[n, Q], noise included."""
+    quantiles: dict[float, FloatArray]
+    """Level to [n, Q]."""
+
+
+class TrainedModel:
+    """A deep GP with all that it needs to predict in the original units."""
+
+    def __init__(self, model: NatGradModel, record: ModelRecord) -> None:
+        """:param model: with its trained parameters.
+        :param record: what its checkpoint says about it.
+        """
+        self.model = model
+        self.record = record
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The columns that it predicts from, in order."""
+        return self.record.task.features
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that it predicts."""
+        return self.record.task.targets
+
+    def predict(
+        self, X: FloatArray | Columns, quantiles: Sequence[float] = (0.025, 0.5, 0.975)
+    ) -> Prediction:
+        """Predict at new inputs.
+
+        Equal inputs in an equal order give equal numbers: the Monte-Carlo samples are stateless.
+
+        :param X: [n, D] in the units of the training data, columns in the order of `features`; or
+            a data frame or mapping that holds those columns by name.
+        :param quantiles: levels in (0, 1) of the predictive distribution to report.
+        :raises ValueError: if a column is missing, the width is wrong or a value is not finite.
+        """
+        wrong = [level for level in quantiles if not 0 < level < 1]
+        if wrong:
+            raise ValueError(f"quantiles must lie between 0 and 1, not {wrong}")
+        inputs = self._inputs(X)
+        scaled = self.record.task.scaling.scale_x(inputs)
+        rows = Rows(
+            X=scaled.astype(self.record.settings.model.dtype),
+            Y=np.zeros((len(inputs), len(self.targets)), self.record.settings.model.dtype),
+        )
+        batches = [
+            tuple(np.asarray(part) for part in self._predict_batch(batch, tuple(quantiles)))
+            for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
+        ]
+        mean, std, levels = (
+            np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True)
+        )
+        scaling = self.record.task.scaling
+        return Prediction(
+            mean=mean * scaling.y_std + scaling.y_mean,
+            std=std * scaling.y_std,
+            quantiles={
+                level: values * scaling.y_std + scaling.y_mean
+                for level, values in zip(quantiles, levels, strict=True)
+            },
+        )
+
+    def evaluate(self, rows: Rows) -> dict[str, float]:
+        """The figures of :class:`natdgp.training.predictive.PredictiveSums` over rows.
+
+        :param rows: standardised by this model's scaling.
+        """
+        if len(rows) == 0:
+            raise ValueError("there are no rows to evaluate")
+        step = tf.function(self.model.test_step)
+        self.model.reset_metrics()
+        figures: dict[str, tf.Tensor] = {}
+        for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
+            figures = step(batch)
+        return {name: float(value) for name, value in figures.items()}
+
+    @property
+    def _batch_size(self) -> int:
+        return self.record.settings.evaluation.batch_size
+
+    def _inputs(self, X: FloatArray | Columns) -> FloatArray:
+        if isinstance(X, np.ndarray):
+            inputs = np.asarray(X, dtype=np.float64)
+        else:
+            missing = [name for name in self.features if name not in X]
+            if missing:
+                raise ValueError(
+                    f"columns missing: {', '.join(missing)}; the model predicts from "
+                    f"{', '.join(self.features)}"
+                )
+            columns = [np.asarray(X[name], dtype=np.float64) for name in self.features]
+            inputs = np.stack(columns, axis=1)
+        if inputs.ndim != 2 or inputs.shape[1] != len(self.features) or len(inputs) == 0:
+            raise ValueError(
+                f"X has shape {list(inputs.shape)}; expected [n, {len(self.features)}] with n > 0 "
+                f"and columns {', '.join(self.features)}"
+            )
+        rows, columns_at = np.nonzero(~np.isfinite(inputs))
+        if len(rows):
+            raise ValueError(
+                f"X has {len(rows)} values that are not finite, the first in row {rows[0]}, "
+                f"column {self.features[columns_at[0]]}; drop or impute those rows"
+            )
+        return inputs
+
+    def _predict_batch(
+        self, batch: Mapping[str, tf.Tensor], quantiles: tuple[float, ...]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Mean [n, Q], standard deviation [n, Q] and quantiles [L, n, Q], standardised."""
+        deep_gp, B = self.model.deep_gp, self._batch_size
+        positions = batch["positions"]
+        with deep_gp.noise.at(
+            stream=Stream.PREDICTION,
+            step=positions[0] // B,
+            rows=positions % B,
+            num_rows=B,
+            num_samples=deep_gp.samples_per_row(self.record.settings.evaluation.num_samples),
+        ):
+            f_mean, f_var = deep_gp.predict_f_samples(batch["inputs"])
+        shape = tf.shape(f_mean)
+        flat = [-1, shape[-1]]
+        y_mean, y_var = deep_gp.likelihood.predict_mean_and_var(
+            None, tf.reshape(f_mean, flat), tf.reshape(f_var, flat)
+        )
+        y_mean, y_var = tf.reshape(y_mean, shape), tf.reshape(y_var, shape)
+        mean = tf.reduce_mean(y_mean, axis=0)
+        second_moment = tf.reduce_mean(y_var + tf.square(y_mean), axis=0)
+        std = tf.sqrt(second_moment - tf.square(mean))
+        levels = [self._quantile(level, f_mean, f_var, mean, std) for level in quantiles]
+        return mean, std, tf.stack(levels) if levels else tf.zeros([0, *mean.shape], mean.dtype)
+
+    def _quantile(
+        self, level: float, f_mean: tf.Tensor, f_var: tf.Tensor, mean: tf.Tensor, std: tf.Tensor
+    ) -> tf.Tensor:
+        """Bisect the mixture's CDF; Cantelli's inequality bounds the bracket."""
+        reach = std * np.sqrt(max(level, 1 - level) / min(level, 1 - level))
+        low, high = mean - reach, mean + reach
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            below = self.model.predictive.cdf(f_mean, f_var, middle) < level
+            low, high = tf.where(below, middle, low), tf.where(below, high, middle)
+        return 0.5 * (low + high)
+
+
+def load(path: str | Path) -> TrainedModel:
+    """Load a trained model from a run's folder (its best checkpoint) or from one checkpoint.
+
+    Nothing in the checkpoint is executed: the weights are TensorFlow's, the rest is JSON.
+
+    :raises FileNotFoundError: if there is no natdgp checkpoint.
+    """
+    folder = _checkpoint_folder(Path(path))
+    record = ModelRecord.read(folder)
+    model = build_training_model(
+        record.settings, record.task.shape, record.task.scaling.y_std, seed=record.seed
+    )
+    status = model.load_weights(str(folder / WEIGHTS_NAME))
+    status.assert_existing_objects_matched()
+    status.expect_partial()  # the optimizers' state is of no use here
+    return TrainedModel(model, record)
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    best = path / "best"
+    return best if best.is_dir() else path

@@ -1,0 +1,230 @@
+"""The experiment configuration around the settings: what Determined's master reads.
+
+Defaults are the master's own, so that a local run starts from what a cluster would. It has more
+fields than these have defaults for; those are passed on as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from natdgp.settings.metrics import LARGER_IS_BETTER, ValidationMetric
+from natdgp.settings.schema import Frozen, NonNegativeInt, PositiveInt
+
+LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial"
+IMAGE = "determinedai/tensorflow-ngc:0.38.1"
+
+
+class Section(Frozen):
+    """A group of fields that the master knows; null means its default there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+
+class Length(Section):
+    """A span of training, in one unit."""
+
+    batches: PositiveInt | None = None
+    records: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Length:
+        _one_unit_of(self)
+        return self
+
+
+class Period(Section):
+    """A span of training between two events, in one unit; 0 means only at the end."""
+
+    batches: NonNegativeInt | None = None
+    records: NonNegativeInt | None = None
+    epochs: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Period:
+        _one_unit_of(self)
+        return self
+
+
+def _one_unit_of(span: Length | Period) -> None:
+    given = [name for name in ("batches", "records", "epochs") if getattr(span, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"must have one unit of batches, records or epochs, got {' and '.join(given) or 'none'}"
+            "; give one of them"
+        )
+
+
+class SingleSearcher(Section):
+    """One trial with constant hyperparameters."""
+
+    name: Literal["single"]
+    metric: ValidationMetric
+    max_length: Length
+    smaller_is_better: bool = True
+
+    @model_validator(mode="after")
+    def _judges_the_right_way(self) -> SingleSearcher:
+        if self.smaller_is_better == (self.metric in LARGER_IS_BETTER):
+            right = str(not self.smaller_is_better).lower()
+            raise ValueError(
+                f"{self.metric} with smaller_is_better {str(self.smaller_is_better).lower()} keeps "
+                f"the worst checkpoint as the best; set smaller_is_better: {right}"
+            )
+        return self
+
+
+class Resources(Section):
+    """What a trial runs on."""
+
+    slots_per_trial: PositiveInt = 1
+    max_slots: Any = None
+    weight: Any = None
+    priority: Any = None
+    resource_pool: Any = None
+    shm_size: Any = None
+    devices: Any = None
+    is_single_node: Any = None
+    native_parallel: Any = None
+    slots: Any = None
+
+
+class ImageMap(Section):
+    """An image for each kind of slot."""
+
+    cuda: str | None = None
+    cpu: str | None = None
+    rocm: str | None = None
+
+
+class Environment(Section):
+    """The container of a trial."""
+
+    image: str | ImageMap | None = None
+    environment_variables: Any = None
+    force_pull_image: Any = None
+    registry_auth: Any = None
+    pod_spec: Any = None
+    add_capabilities: Any = None
+    drop_capabilities: Any = None
+    proxy_ports: Any = None
+    ports: Any = None
+
+
+class CheckpointStorage(Section):
+    """Where checkpoints go, which is the master's affair, and how many are kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+    save_trial_best: NonNegativeInt = 1
+    save_trial_latest: NonNegativeInt = 1
+    save_experiment_best: NonNegativeInt = 0
+
+
+class Optimizations(Section):
+    """How gradients travel."""
+
+    aggregation_frequency: PositiveInt = 1
+    average_aggregated_gradients: bool = True
+    average_training_metrics: bool = True
+    gradient_compression: bool = False
+    mixed_precision: Literal["O0", "O1", "O2", "O3"] = "O0"
+    tensor_fusion_threshold: Any = None
+    tensor_fusion_cycle_time: Any = None
+    auto_tune_tensor_fusion: Any = None
+
+    @field_validator("aggregation_frequency", "gradient_compression", "mixed_precision")
+    @classmethod
+    def _not_supported(cls, value: Any, info: Any) -> Any:
+        default = cls.model_fields[info.field_name].default
+        if value != default:
+            raise ValueError(
+                f"{info.field_name} is not supported; only its default, {default}, is; remove it"
+            )
+        return value
+
+
+class Profiling(Section):
+    """System metrics of a trial."""
+
+    model_config = ConfigDict(extra="allow")
+
+    enabled: bool = False
+
+
+class Reproducibility(Section):
+    """Where all randomness starts."""
+
+    experiment_seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+
+
+class Configuration(Section):
+    """An experiment file."""
+
+    name: str = Field(min_length=1)
+    description: Any = None
+    labels: Any = None
+    workspace: Any = None
+    project: Any = None
+    entrypoint: str | list[str]
+    environment: Environment = Environment()
+    resources: Resources = Resources()
+    searcher: SingleSearcher
+    records_per_epoch: PositiveInt | None = None
+    """The master's default, 0, ends an epoch after every batch, so absent stays absent here."""
+    min_validation_period: Period = Period(batches=0)
+    min_checkpoint_period: Period = Period(batches=0)
+    perform_initial_validation: bool = False
+    checkpoint_policy: Literal["best", "all", "none"] = "best"
+    checkpoint_storage: CheckpointStorage = CheckpointStorage()
+    scheduling_unit: PositiveInt = 100
+    max_restarts: NonNegativeInt = 5
+    reproducibility: Reproducibility = Reproducibility()
+    optimizations: Optimizations = Optimizations()
+    profiling: Profiling = Profiling()
+    debug: bool = False
+    data: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    bind_mounts: Any = None
+    tensorboard_storage: Any = None
+    log_policies: Any = None
+    retention_policy: Any = None
+    preemption_timeout: Any = None
+    integrations: Any = None
+    security: Any = None
+    slurm: Any = None
+    pbs: Any = None
+
+    @field_validator("entrypoint")
+    @classmethod
+    def _launches_horovod(cls, entrypoint: str | list[str]) -> str | list[str]:
+        if trial_of(entrypoint) is None:
+            raise ValueError(
+                "must be a launcher line that ends in --trial module:Class; a bare module:Class "
+                "would start torch.distributed"
+                f"; write {LAUNCHER} trials.deep_gp:DeepGPTrial"
+            )
+        return entrypoint
+
+
+def trial_of(entrypoint: str | list[str]) -> str | None:
+    """The `module:Class` of the trial that an entrypoint launches with Horovod, if it does."""
+    words = entrypoint.split() if isinstance(entrypoint, str) else entrypoint
+    if "determined.launch.horovod" not in words or "--trial" not in words[:-1]:
+        return None
+    trial = words[words.index("--trial") + 1]
+    return trial if re.fullmatch(r"[\w.]+:\w+", trial) else None
+
+
+def defaulted(configuration: BaseModel) -> dict[str, Any]:
+    """A valid configuration as plain values, without what is absent."""
+    return configuration.model_dump(exclude_none=True)

@@ -1,0 +1,74 @@
+"""Builds the training model and its optimizers from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from gpflow.optimizers import NaturalGradient
+
+from natdgp.models import TaskShape, build_deep_gp
+from natdgp.parallel import Reducer
+from natdgp.settings import Settings
+from natdgp.training.model import NatGradModel
+from natdgp.training.schedules import gamma_at
+
+
+def build_training_model(
+    settings: Settings,
+    shape: TaskShape,
+    y_std: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    X: npt.NDArray[np.floating] | None = None,
+    reducer: Reducer | None = None,
+) -> NatGradModel:
+    """Build the model, not yet compiled.
+
+    :param settings: the run.
+    :param shape: N, D and Q.
+    :param y_std: [Q], the standard deviations that targets were divided by.
+    :param seed: the trial's seed.
+    :param X: [N, D] standardised training inputs; None for a shell to be filled from a checkpoint.
+    :param reducer: averages gradients over ranks; by default this process is alone.
+    """
+    return NatGradModel(
+        build_deep_gp(settings.model, shape, seed=seed, X=X),
+        natgrad_layers=settings.natural_gradient_layers,
+        global_batch_size=settings.global_batch_size,
+        evaluation_batch_size=settings.evaluation.batch_size,
+        num_samples=settings.model.num_samples,
+        evaluation_samples=settings.evaluation.num_samples,
+        y_std=y_std,
+        reducer=reducer,
+    )
+
+
+def build_optimizers(
+    settings: Settings,
+    model: NatGradModel,
+    wrap_optimizer: Callable[[tf.keras.optimizers.Optimizer], tf.keras.optimizers.Optimizer],
+) -> list[tf.keras.optimizers.Optimizer]:
+    """Natural gradients for the chosen layers and Adam for the rest, in the order of `compile`.
+
+    Their state exists at once (gamma as a variable, Adam's moments), so that a checkpoint restores
+    into it whole.
+
+    :param wrap_optimizer: Determined's `context.wrap_optimizer`; it sees Adam alone.
+    """
+    natural = [
+        NaturalGradient(
+            tf.Variable(
+                gamma_at(settings.natural_gradient, 0),
+                dtype=settings.model.dtype,
+                trainable=False,
+                name=f"gamma_{layer.name}",
+            )
+        )
+        for layer in model.natgrad_layers
+    ]
+    adam = wrap_optimizer(tf.keras.optimizers.Adam(settings.adam.learning_rate))
+    adam.build(model.other_variables())
+    return [*natural, adam]

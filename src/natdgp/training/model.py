@@ -1,0 +1,146 @@
+"""The model that Keras trains: one forward and one backward pass a step, then the optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gpflux
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from gpflow.optimizers import NaturalGradient
+
+from natdgp.models import DeepGP, Stream
+from natdgp.parallel import OneProcess, Reducer
+from natdgp.training.predictive import Predictive, PredictiveSums
+
+Batch = Mapping[str, tf.Tensor]
+"""`inputs` [n, D] and `targets` [n, Q], standardised, and `positions` [n], the rows' places in the
+endless stream of examples (training) or in the validation rows."""
+
+
+class NatGradModel(gpflux.optimization.NatGradModel):
+    """GPflux's model with a step that is reproducible, reduced once, and evaluates what it claims.
+
+    Compile it with a list: one `NaturalGradient` for each of `natgrad_layers`, then one Keras
+    optimizer for every other parameter; the latter is what `optimizer` returns to Keras' callbacks.
+    """
+
+    def __init__(
+        self,
+        deep_gp: DeepGP,
+        *,
+        natgrad_layers: Sequence[int],
+        global_batch_size: int,
+        evaluation_batch_size: int,
+        num_samples: int,
+        evaluation_samples: int,
+        y_std: npt.NDArray[np.float64],
+        reducer: Reducer | None = None,
+    ) -> None:
+        """:param deep_gp: the model to train.
+        :param natgrad_layers: indices of the layers whose q(u) natural gradients train.
+        :param global_batch_size: B, rows of a training step over all ranks.
+        :param evaluation_batch_size: rows of an evaluation step over all ranks.
+        :param num_samples: S in training.
+        :param evaluation_samples: S in evaluation.
+        :param y_std: [Q], the standard deviations that targets were divided by.
+        :param reducer: averages gradients over ranks; by default this process is alone.
+        """
+        outputs = deep_gp.call(deep_gp.inputs, deep_gp.targets)
+        super().__init__([deep_gp.inputs, deep_gp.targets], outputs)
+        self.deep_gp = deep_gp
+        self.natgrad_layers = [deep_gp.f_layers[index] for index in natgrad_layers]
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self._global_batch_size = global_batch_size
+        self._evaluation_batch_size = evaluation_batch_size
+        self._num_samples = deep_gp.samples_per_row(num_samples)
+        self._evaluation_samples = deep_gp.samples_per_row(evaluation_samples)
+        self._log_volume = float(np.sum(np.log(y_std)))
+        self._reducer = reducer or OneProcess()
+        self._predictive_sums = PredictiveSums(deep_gp, y_std, self._reducer.total)
+
+    @property
+    def predictive(self) -> Predictive:
+        """Density, CDF and CRPS of predictions."""
+        return self._predictive_sums.predictive
+
+    def other_variables(self) -> list[tf.Variable]:
+        """The variables that the last optimizer trains: all but the natural-gradient q(u)."""
+        taken = {
+            parameter.unconstrained_variable.ref()
+            for layer in self.natgrad_layers
+            for parameter in (layer.q_mu, layer.q_sqrt)
+        }
+        return [v for v in self.trainable_variables if v.ref() not in taken]
+
+    def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
+        """One step of all optimizers on one batch.
+
+        :returns: `loss` (negative ELBO per row, standardised), `elbo_per_datum` (in the units of
+            y, nats), and the step lengths that were used.
+        """
+        S, B = self._num_samples, self._global_batch_size
+        Y = tf.tile(data["targets"], [S, 1])
+        with (
+            self.deep_gp.noise.at(
+                stream=Stream.TRAINING,
+                step=self.step,
+                rows=data["positions"] % B,
+                num_rows=B,
+                num_samples=S,
+            ),
+            tf.GradientTape() as tape,
+        ):
+            self([data["inputs"], Y], training=True)
+            loss = tf.add_n(self.losses)
+
+        q_vars = [
+            parameter.unconstrained_variable
+            for layer in self.natgrad_layers
+            for parameter in (layer.q_mu, layer.q_sqrt)
+        ]
+        others = self.other_variables()
+        gradients = tape.gradient(loss, q_vars + others)
+        gradients = self._reducer.average(gradients, tf.shape(data["inputs"])[0])
+
+        used = self._step_lengths()
+        for index, (layer, optimizer) in enumerate(
+            zip(self.natgrad_layers, self.natgrad_optimizers, strict=True)
+        ):
+            q_mu_grad, q_sqrt_grad = gradients[2 * index : 2 * index + 2]
+            with tf.name_scope(f"natural_gradient_{layer.name}"):
+                _natural_gradient_step(optimizer, layer, q_mu_grad, q_sqrt_grad)
+        self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
+        self.step.assign_add(1)
+        return {"loss": loss, "elbo_per_datum": -loss - self._log_volume, **used}
+
+    def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
+        """Add one batch to the figures and return them so far; see :class:`PredictiveSums`."""
+        S, B = self._evaluation_samples, self._evaluation_batch_size
+        positions, Y = data["positions"], data["targets"]
+        with self.deep_gp.noise.at(
+            stream=Stream.EVALUATION,
+            step=positions[0] // B,
+            rows=positions % B,
+            num_rows=B,
+            num_samples=S,
+        ):
+            mean, var = self.deep_gp.predict_f_samples(data["inputs"])
+            self._predictive_sums.update_state(mean, var, Y)
+        return self._predictive_sums.result()
+
+    def _step_lengths(self) -> dict[str, tf.Tensor]:
+        """The step lengths in force, for the log: gamma (if used) and Adam's learning rate."""
+        lengths = {"learning_rate": tf.identity(self.optimizer.learning_rate)}
+        if self.natgrad_optimizers:
+            lengths["gamma"] = tf.identity(self.natgrad_optimizers[0].gamma)
+        return lengths
+
+
+def _natural_gradient_step(
+    optimizer: NaturalGradient, layer: gpflux.layers.GPLayer, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
+) -> None:
+    # GPflow applies ready gradients only through this private method, as GPflux does too.
+    optimizer._natgrad_apply_gradients(q_mu_grad, q_sqrt_grad, layer.q_mu, layer.q_sqrt)

@@ -1,0 +1,81 @@
+"""Keras callbacks, chosen by settings: schedules, plateau reduction, early stopping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from determined.keras import callbacks as determined_callbacks
+
+from natdgp.settings import PerEpochSchedule, Settings
+from natdgp.training import gamma_at, learning_rate_at, learning_rate_in_epoch
+
+
+class StepLengthSchedule(tf.keras.callbacks.Callback):
+    """Sets gamma, and Adam's learning rate where a schedule moves it, before every step.
+
+    Both are functions of the model's step, so there is no state to save or to lose.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._moves_rate = settings.adam.schedule.name in ("exponential", "cosine")
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        step = int(self.model.step)
+        gamma = gamma_at(self._settings.natural_gradient, step)
+        for optimizer in self.model.natgrad_optimizers:
+            optimizer.gamma.assign(gamma)
+        if self._moves_rate:
+            self.model.optimizer.learning_rate.assign(learning_rate_at(self._settings.adam, step))
+
+
+class EarlyStopping(determined_callbacks.EarlyStopping):
+    """Determined's, with the best value among what a checkpoint keeps.
+
+    Determined 0.38.1 leaves `best` out, so that it is infinite after every resume and the trial
+    waits anew.
+    """
+
+    _savable_attributes = determined_callbacks.EarlyStopping._savable_attributes | {"best"}
+
+
+def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:
+    """The callbacks that the settings ask for.
+
+    Those that watch a validation metric act after each validation, on all ranks alike.
+    """
+    callbacks: list[tf.keras.callbacks.Callback] = [StepLengthSchedule(settings)]
+    schedule = settings.adam.schedule
+    if isinstance(schedule, PerEpochSchedule):
+        callbacks.append(
+            tf.keras.callbacks.LearningRateScheduler(
+                lambda epoch, _: learning_rate_in_epoch(settings.adam, schedule, epoch)
+            )
+        )
+    if (plateau := settings.reduce_lr_on_plateau) is not None:
+        callbacks.append(
+            determined_callbacks.ReduceLROnPlateau(
+                monitor=plateau.monitor,
+                factor=plateau.factor,
+                patience=plateau.patience,
+                min_delta=plateau.min_delta,
+                min_lr=plateau.min_learning_rate,
+                mode=_direction(plateau.monitor),
+            )
+        )
+    if (stopping := settings.early_stopping) is not None:
+        callbacks.append(
+            EarlyStopping(
+                monitor=stopping.monitor,
+                patience=stopping.patience,
+                min_delta=stopping.min_delta,
+                mode=_direction(stopping.monitor),
+            )
+        )
+    return callbacks
+
+
+def _direction(metric: str) -> str:
+    return "max" if metric == "val_elbo_per_datum" else "min"

@@ -1,0 +1,141 @@
+"""Determined's Keras controller, mended where it meets a deep GP (determined 0.38.1)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import determined as det
+import tensorflow as tf
+from determined import keras, tensorboard, workload
+
+from natdgp.models.record import ModelRecord
+from natdgp.training import explain_breakdown, explain_failed_decomposition
+from natdgp.trial.summaries import SummaryWriter
+
+logger = logging.getLogger("natdgp.trial")
+
+
+class DeepGPController(keras.TFKerasTrialController):
+    """What it changes, and why, stands at each method."""
+
+    def __init__(
+        self,
+        model: tf.keras.Model,
+        session: Any,
+        train_config: keras.TFKerasTrainConfig,
+        trial: Any,
+        context: keras.TFKerasTrialContext,
+        env: det.EnvContext,
+        workloads: workload.Stream | None = None,
+    ) -> None:
+        # The master fills in 0 for a missing records_per_epoch, and then on_epoch_end would fire
+        # after every batch; None is what "no epochs" means to the callbacks.
+        if not env.experiment_config.get("records_per_epoch"):
+            env.experiment_config.pop("records_per_epoch", None)
+        self.breakdown: det.InvalidHP | None = None
+        """Why a validation ended the trial, if one did."""
+        super().__init__(
+            model,
+            session,
+            _without_sequence_adapters(context, train_config),
+            trial,
+            context,
+            env,
+            workloads,
+        )
+
+    def _create_metric_writer(self) -> tensorboard.BatchMetricWriter:
+        # Determined's writer puts every run outside a cluster into the same folder.
+        path = self.context.get_tensorboard_path()
+        if path is None:  # `det experiment create --local --test` has none
+            return super()._create_metric_writer()
+        return tensorboard.BatchMetricWriter(SummaryWriter(path))
+
+    def _save_checkpoint(self, path: Path) -> None:
+        # Determined writes optimizer state to HDF5 by variable name, and GPflow's variables share
+        # names. Ours is in the model's TensorFlow checkpoint already, so there is none to write.
+        with _no_optimizers(self.context):
+            super()._save_checkpoint(path)
+        record: ModelRecord = self.trial.record
+        record.write(path)
+
+    def _load_optimizers_weights(self, optimizer_weights_checkpoint_path: Path) -> None:
+        # They come with the model's weights; see _save_checkpoint.
+        pass
+
+    def _load_model_weights(self, model_weights_checkpoint_path: Path) -> None:
+        status = self.model.load_weights(str(model_weights_checkpoint_path))
+        status.assert_existing_objects_matched()
+        started = self.env.steps_completed
+        if int(self.model.step) != started:
+            logger.info(
+                "Starting from another trial's checkpoint (step %d): parameters and optimizer "
+                "state are kept, the schedules and the order of the data start at step %d.",
+                int(self.model.step),
+                started,
+            )
+            self.model.step.assign(started)
+
+    def _launch_fit(self) -> None:
+        try:
+            super()._launch_fit()
+        except tf.errors.InvalidArgumentError as error:
+            if "Cholesky" not in error.message:
+                raise
+            raise det.InvalidHP(
+                explain_failed_decomposition(self.model, error.message, self.steps_completed)
+            ) from error
+
+    def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise det.InvalidHP(
+                explain_breakdown(self.model, f"loss is {loss} at step {self.steps_completed}")
+            )
+        super()._post_train_batch_end(num_inputs, logs)
+
+    def _compute_validation_metrics(self) -> workload.Response:
+        response = super()._compute_validation_metrics()
+        for name, value in response.get("validation_metrics", {}).items():
+            if not math.isfinite(value):
+                # A searcher that receives a NaN fails the whole experiment.
+                message = explain_breakdown(
+                    self.model, f"{name} is {value} after step {self.steps_completed}"
+                )
+                logger.error("%s", message)
+                # Determined's control loop turns it into a report to the searcher and drops it.
+                self.breakdown = det.InvalidHP(message)
+                raise self.breakdown
+        return response
+
+
+def _without_sequence_adapters(
+    context: keras.TFKerasTrialContext, config: keras.TFKerasTrainConfig
+) -> keras.TFKerasTrainConfig:
+    # Determined's own unwrapping calls context._configure_fit, which does not exist.
+    training = config.training_data
+    if isinstance(training, keras.SequenceAdapter):
+        context.configure_fit(
+            workers=training.workers,
+            use_multiprocessing=training.use_multiprocessing,
+            max_queue_size=training.max_queue_size,
+        )
+        training = training.sequence
+    validation = config.validation_data
+    if isinstance(validation, keras.SequenceAdapter):
+        validation = validation.sequence
+    return keras.TFKerasTrainConfig(training, validation, config.callbacks)
+
+
+@contextlib.contextmanager
+def _no_optimizers(context: keras.TFKerasTrialContext) -> Iterator[None]:
+    optimizers, context._optimizers = context._optimizers, []
+    try:
+        yield
+    finally:
+        context._optimizers = optimizers

@@ -1,0 +1,112 @@
+"""A task's container off a cluster: its own mounts and processes, and Determined's real steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.image import ENVIRONMENT, Image
+from tests.cluster.master import StandInMaster
+from tests.cluster.submission import sample
+
+ENTRYPOINT = Path(__file__).with_name("entrypoint.sh")
+ISOLATE = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""Mounts of its own, and processes of its own that end with it: no task leaves one behind."""
+INHERITED = ("PIP_", "SSL_", "REQUESTS_", "CURL_", "HTTP", "http", "NO_PROXY", "no_proxy", "TF_")
+"""What a task takes over of the test's environment: how to reach packages, how much to log."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that has ended."""
+
+    exit_code: int
+    log: str
+
+
+def why_not_here() -> str | None:
+    """Why no container can be made on this machine, or None if it can."""
+    try:
+        tried = subprocess.run([*ISOLATE, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "a task's container needs Linux and unshare (util-linux)"
+    if os.geteuid() or tried.returncode:
+        return f"a task's container needs root and namespaces: {tried.stderr.strip()}"
+    return None
+
+
+def run_trial(
+    image: Image,
+    master: StandInMaster,
+    folder: Path,
+    *,
+    run: int = 1,
+    hparams: Mapping[str, Any] | None = None,
+    latest_checkpoint: str | None = None,
+    steps_completed: int = 0,
+    timeout: float = 180.0,
+) -> Task:
+    """Run the master's trial in a container until it ends.
+
+    :param folder: the container's home, which is made; the task's log is kept there.
+    :param run: which run of the trial this is, counted from 1: each pause begins a new one.
+    :param hparams: in place of the configuration's own constant hyperparameters.
+    :raises TimeoutError: with the task's log, if it has not ended within `timeout` seconds.
+    """
+    folder.mkdir(parents=True)
+    config = master.config
+    environment = {
+        **{name: value for name, value in os.environ.items() if name.startswith(INHERITED)},
+        "PATH": f"{image.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": str(folder),
+        "LANG": "C.UTF-8",
+        "DET_MASTER": master.url,
+        "DET_CLUSTER_ID": "bench",
+        "DET_AGENT_ID": "agent",
+        "DET_CONTAINER_ID": "container",
+        "DET_RESOURCES_ID": "resources",
+        "DET_RESOURCES_TYPE": "docker-container",
+        "DET_SLOT_IDS": json.dumps(list(range(config["resources"]["slots_per_trial"]))),
+        "DET_SESSION_TOKEN": "token",
+        "DET_USER": "user",
+        "DET_TASK_ID": "1.trial",
+        "DET_TASK_TYPE": "TRIAL",
+        "DET_ALLOCATION_ID": f"{uuid.uuid4()}.{run}",
+        "DET_EXPERIMENT_ID": "1",
+        "DET_EXPERIMENT_CONFIG": json.dumps(config),
+        "DET_TRIAL_ID": "1",
+        "DET_TRIAL_RUN_ID": str(run),
+        "DET_TRIAL_SEED": str(config["reproducibility"]["experiment_seed"]),
+        "DET_HPARAMS": json.dumps(hparams or sample(config["hyperparameters"])),
+        "DET_STEPS_COMPLETED": str(steps_completed),
+    }
+    if latest_checkpoint is not None:
+        environment["DET_LATEST_CHECKPOINT"] = latest_checkpoint
+
+    # A container has a /tmp of its own, in which only these folders of the real one are seen.
+    storage = config["checkpoint_storage"]["container_path"]
+    needed = {str(path) for path in (image.folder, folder, storage, ENVIRONMENT, sys.base_prefix)}
+    mounted = sorted(path for path in needed if path.startswith("/tmp/"))
+    command = [*ISOLATE, "bash", str(ENTRYPOINT), *mounted]
+    log = folder / "log"
+    with log.open("w") as output:
+        try:
+            ended = subprocess.run(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"not done in {timeout} s; its log:\n{log.read_text()}") from error
+    return Task(ended.returncode, log.read_text())

@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from natdgp.data import DataError, prepare
+from natdgp.settings.schema import FlightsSettings, SplitSettings, TableSettings
+
+
+def settings(path: Path) -> TableSettings:
+    split = SplitSettings(column="part")
+    return TableSettings(source="csv", path=str(path), target=("y",), split=split)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_are_standardised_in_the_models_dtype(table_csv: Path, dtype: str) -> None:
+    prepared = prepare(settings(table_csv), dtype)
+    assert [len(rows) for rows in (prepared.train, prepared.validation, prepared.test)] == [
+        12,
+        4,
+        4,
+    ]
+    assert (prepared.features, prepared.targets) == (("a", "b"), ("y",))
+    assert prepared.train.X.dtype == prepared.test.Y.dtype == np.dtype(dtype)
+    # 1e-6: one float32 rounding of numbers of size 1
+    np.testing.assert_allclose(prepared.train.X.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(prepared.train.Y.std(axis=0), 1, rtol=1e-6)
+    # a = 0, ..., 11 train: mean 5.5, variance 143/12; the first validation row has a = 12
+    np.testing.assert_allclose(prepared.validation.X[0, 0], 6.5 / np.sqrt(143 / 12), rtol=1e-6)
+
+
+def test_statistics_are_those_of_training_rows_alone(table_csv: Path) -> None:
+    before = prepare(settings(table_csv), "float64")
+    table_csv.write_text(table_csv.read_text().replace("13,1.5,19,val", "1e6,-1e6,1e6,val"))
+    table_csv.write_text(table_csv.read_text().replace("18,0.5,29,test", "1e6,-1e6,1e6,test"))
+    after = prepare(settings(table_csv), "float64")
+    assert before.scaling.to_dict() == after.scaling.to_dict()
+    assert after.validation.X.max() > 1e4 > before.validation.X.max()
+    assert after.test.X.max() > 1e4 > before.test.X.max()
+    table_csv.write_text(table_csv.read_text().replace("3,0.5,-1,train", "1e6,0.5,-1,train"))
+    assert prepare(settings(table_csv), "float64").scaling.to_dict() != after.scaling.to_dict()
+
+
+def test_a_feature_constant_over_the_training_rows_is_told(table_csv: Path) -> None:
+    table_csv.write_text(table_csv.read_text().replace(".5,", ".5,1,").replace("b,", "b,c,"))
+    text = table_csv.read_text().splitlines()
+    text[-1] = text[-1].replace(".5,1,", ".5,2,")  # it varies in the test rows only
+    table_csv.write_text("\n".join(text))
+    with pytest.raises(DataError, match=r"feature 'c' has no usable spread \(from 1 to 1\)"):
+        prepare(settings(table_csv), "float64")
+
+
+def test_a_share_of_the_flights() -> None:
+    prepared = prepare(FlightsSettings(source="flights", rows=1000), "float32")
+    assert [len(p) for p in (prepared.train, prepared.validation, prepared.test)] == [800, 100, 100]
+    # drawn from the whole year
+    assert len(np.unique(prepared.train.X[:, 0])) == 12

@@ -1,0 +1,7 @@
+"""A deep GP trial. Copy it, and change what your task needs."""
+
+from natdgp.trial import DeepGPTrial as DeepGPTrialBase
+
+
+class DeepGPTrial(DeepGPTrialBase):
+    """Override `build_model`, a data loader or `keras_callbacks` here."""
