@@ -39,17 +39,22 @@ def install(kept):
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         constraints.write("\n".join(kept))
         constraints.flush()
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--root-user-action=ignore"]
-        return subprocess.run([*pip, "--constraint", constraints.name, "."]).returncode == 0
+        return subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--constraint", constraints.name, "."],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
 
 if is_installed(pathlib.Path("src/natdgp")):
     print("natdgp", version_of("natdgp"), "is installed already: nothing to do")
 else:
     kept = [f"{name}=={version}" for name in THE_IMAGES if (version := version_of(name))]
-    if not install(kept):
+    pip = install(kept)
+    if pip.returncode != 0:
         sys.exit(
-            "natdgp cannot be installed in this image; pip says above why.\n"
+            f"{pip.stdout}\nnatdgp cannot be installed in this image; pip says above why.\n"
             f"It had to keep the image's {', '.join(kept)}.\n"
             "An image for TensorFlow 2.15 fits, such as determinedai/tensorflow-ngc:0.38.1."
         )

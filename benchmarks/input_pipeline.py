@@ -1,6 +1,16 @@
 """The input pipeline against shuffle-and-repeat, on the flights at batch 1024.
 
 Prints the milliseconds a batch of both, and how soon the first batch comes from two places.
+
+On two otherwise idle cores, two runs: shuffle-and-repeat 2.6 and 2.7 ms a batch, ours 0.42 and
+0.26, 6 and 10 times faster; the first batch after 340 to 420 ms (the buffer fills) against 9 to
+14 ms, from step 0 and from step 1,000,000 alike. Under load both slow down and the ratio grows.
+
+Tried for ours, side by side on busy cores where ours took 0.52 and 0.58 ms: permuting each position
+before batching, 30 and 44 ms (ops run once a position); one gather of inputs and targets together,
+0.43 and 0.49, and a serial map, 0.42 and 0.40, neither clear of the noise; two parallel calls and a
+prefetch of two in place of autotuning, 1.0 and 0.9. `Dataset.range` and `batch` alone, which
+sharding by position needs, take 0.15 and 0.20.
 """
 
 from __future__ import annotations

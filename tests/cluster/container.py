@@ -42,6 +42,16 @@ def why_not_here() -> str | None:
     return None
 
 
+def basic_environment(image: Image, home: Path) -> dict[str, str]:
+    """The environment of any process in the image."""
+    return {
+        **{name: value for name, value in os.environ.items() if name.startswith(INHERITED)},
+        "PATH": f"{image.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+    }
+
+
 def run_trial(
     image: Image,
     master: StandInMaster,
@@ -63,10 +73,7 @@ def run_trial(
     folder.mkdir(parents=True)
     config = master.config
     environment = {
-        **{name: value for name, value in os.environ.items() if name.startswith(INHERITED)},
-        "PATH": f"{image.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "HOME": str(folder),
-        "LANG": "C.UTF-8",
+        **basic_environment(image, folder),
         "DET_MASTER": master.url,
         "DET_CLUSTER_ID": "bench",
         "DET_AGENT_ID": "agent",

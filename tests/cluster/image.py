@@ -25,7 +25,8 @@ HOROVODRUN = """\
 import sys
 from horovod.runner.launch import run_commandline
 
-sys.exit(run_commandline())
+if __name__ == "__main__":  # it spawns Python processes that import it
+    sys.exit(run_commandline())
 """
 
 

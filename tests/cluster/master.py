@@ -1,10 +1,11 @@
-"""A stand-in for Determined's master: it answers what one trial's containers ask, and records it."""
+"""A stand-in for Determined's master: it answers what a trial's containers ask, and records it."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,7 +154,7 @@ class StandInMaster:
             # trial to take it in.
             self._pause.set()
             self._pause_seen.wait(timeout=10)
-            threading.Event().wait(timeout=0.5)
+            time.sleep(0.5)
         return {}
 
     def _best_validation(self, payload: Json) -> Json:

@@ -55,7 +55,7 @@ def training_dataset(
     key = _key(seed)
 
     def permute_and_take(positions: tf.Tensor) -> dict[str, tf.Tensor]:
-        epochs = tf.cast(positions[:1] // num_rows, tf.uint32)[:, None] * tf.ones([tf.size(positions), 1], tf.uint32)
+        epochs = tf.cast(positions // num_rows, tf.uint32)[:, None]
         seeds = tf.concat([tf.tile(key, [tf.size(positions), 1]), epochs], axis=1)  # [n, 3]
         # The raw op, as index_shuffle mishandles one seed per index.
         indices = tf.raw_ops.RandomIndexShuffle(

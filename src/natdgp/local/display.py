@@ -86,7 +86,8 @@ class Display:
             left = (self._total - steps) * self._batch_size / rate if rate else 0.0
             self._console.print(
                 f"step {steps}/{self._total}  {elbo}  {rate:,.0f} examples/s  "
-                f"{left:.0f} s of training left"
+                f"{left:.0f} s of training left",
+                soft_wrap=True,
             )
 
     def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
@@ -95,5 +96,6 @@ class Display:
         self._console.print(
             f"validation after step {steps}:  NLPD {float(metrics['val_nlpd']):.4f}  "
             f"RMSE {float(metrics['val_rmse']):.4f}  CRPS {float(metrics['val_crps']):.4f}  "
-            f"95% coverage {float(metrics['val_coverage_95']):.3f}"
+            f"95% coverage {float(metrics['val_coverage_95']):.3f}",
+            soft_wrap=True,
         )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import natdgp
 from natdgp.data import Prepared, Scaling
 from natdgp.models.builder import TaskShape
 from natdgp.settings import Settings
@@ -18,7 +17,7 @@ FILE_NAME = "natdgp.json"
 FORMAT = 1
 """Raised when a field changes its meaning; older formats stay readable."""
 
-_STACK = ("tensorflow", "tensorflow-probability", "gpflow", "gpflux", "numpy", "determined")
+_STACK = ("natdgp", "tensorflow", "tensorflow-probability", "gpflow", "gpflux", "numpy", "determined")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class ModelRecord:
         if saved["format"] > FORMAT:
             raise ValueError(
                 f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
-                f"natdgp {natdgp.__version__} reads; upgrade natdgp"
+                f"this natdgp reads; upgrade natdgp"
             )
         return cls(
             settings=Settings.model_validate(saved["settings"]),
@@ -105,7 +104,4 @@ class ModelRecord:
 
 def versions() -> dict[str, str]:
     """Versions of natdgp and of the stack under it."""
-    return {
-        "natdgp": natdgp.__version__,
-        **{name: importlib.metadata.version(name) for name in _STACK},
-    }
+    return {name: importlib.metadata.version(name) for name in _STACK}

@@ -2,7 +2,7 @@
 
 from natdgp.settings.experiment import Experiment, read_experiment, validate
 from natdgp.settings.hyperparameters import constant_hyperparameters
-from natdgp.settings.metrics import VALIDATION_METRICS
+from natdgp.settings.metrics import LARGER_IS_BETTER, VALIDATION_METRICS
 from natdgp.settings.problems import MISSING, Problem, SettingsError
 from natdgp.settings.schema import (
     AdamSettings,
@@ -28,6 +28,7 @@ from natdgp.settings.schema import (
 )
 
 __all__ = [
+    "LARGER_IS_BETTER",
     "MISSING",
     "VALIDATION_METRICS",
     "AdamSettings",

@@ -75,7 +75,7 @@ def parse(text: str, file: str | None = None) -> Document:
             _survey(root, "", None, (), document, problems)
         if not problems:
             document.values = yaml.load(text)
-    except (YAMLError, ValueError) as error:  # ValueError: `!!int x`
+    except (YAMLError, ValueError, LookupError) as error:  # not only YAMLError: `!!int x`, `!!int`
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         what = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         message = f"not valid YAML: {str(what).partition(' with value')[0]}"

@@ -31,27 +31,33 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
     )
 
 
-def explain_failed_decomposition(model: NatGradModel, message: str, step: int) -> str:
-    """Describe a Cholesky decomposition that TensorFlow refused.
+def explain_failed_operation(model: NatGradModel, message: str, step: int) -> str | None:
+    """Describe a numerical check inside the graph that stopped a training step.
 
     :param model: the model.
     :param message: TensorFlow's error message, which names the graph's node.
     :param step: the step that failed.
+    :returns: None if it is no numerical failure.
     """
+    if "Cholesky" in message:
+        failed = "a matrix is not positive definite"
+    elif "CheckNumerics" in message:
+        failed = "values are not finite"
+    else:
+        return None
     found = re.search(r"(natural_gradient_)?(layer_\d+)", message)
     if found is None:
-        return f"a Cholesky decomposition failed at step {step}. {_remedy(model)}"
+        return f"{failed} at step {step}. {_remedy(model)}"
     in_step, name = found.groups()
     if in_step:
         return (
-            f"the natural-gradient step of {name} left the positive-definite cone at step {step} "
-            f"(gamma {float(model.natgrad_optimizers[0].gamma):g} is too long for it). "
-            "Lower hyperparameters.natural_gradient.gamma, lengthen its ramp, or leave the layer "
-            "out of natural_gradient.layers."
+            f"{failed} in the natural-gradient step of {name} at step {step}: its step length is "
+            "too long, or the parameters before it have run away. Lengthen the ramp or leave the "
+            f"layer out of hyperparameters.natural_gradient.layers, or: {_remedy(model)}"
         )
     return (
-        f"the kernel matrix of {name}'s inducing points is not positive definite at step {step}: "
-        f"they coincide or the lengthscales have run away. {_remedy(model)}"
+        f"{failed} in {name} at step {step}: its inducing points coincide or its kernel's "
+        f"parameters have run away. {_remedy(model)}"
     )
 
 

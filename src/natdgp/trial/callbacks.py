@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from determined.keras import callbacks as determined_callbacks
 
-from natdgp.settings import PerEpochSchedule, Settings
+from natdgp.settings import LARGER_IS_BETTER, PerEpochSchedule, Settings
 from natdgp.training import gamma_at, learning_rate_at, learning_rate_in_epoch
 
 
@@ -78,4 +78,4 @@ def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:
 
 
 def _direction(metric: str) -> str:
-    return "max" if metric == "val_elbo_per_datum" else "min"
+    return "max" if metric in LARGER_IS_BETTER else "min"

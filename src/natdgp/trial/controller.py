@@ -12,9 +12,10 @@ from typing import Any
 import determined as det
 import tensorflow as tf
 from determined import keras, tensorboard, workload
+from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.models.record import ModelRecord
-from natdgp.training import explain_breakdown, explain_failed_decomposition
+from natdgp.training import explain_breakdown, explain_failed_operation
 from natdgp.trial.summaries import SummaryWriter
 
 logger = logging.getLogger("natdgp.trial")
@@ -48,6 +49,21 @@ class DeepGPController(keras.TFKerasTrialController):
             env,
             workloads,
         )
+        if self.wlsq is not None and self._validation_is_due():
+            self.workloads = self._validation_first(self.workloads)
+
+    def _validation_is_due(self) -> bool:
+        state = self.wlsq.state
+        return 0 < state.steps_completed and self.wlsq.batches_until_val() < 1
+
+    def _validation_first(self, workloads: workload.Stream) -> workload.Stream:
+        # A trial that was preempted between a training workload and the validation due after it
+        # would, resumed, train one more batch first and validate one step late ever after.
+        try:
+            yield from self.wlsq.validate(None)
+        except ShouldExit:
+            return
+        yield from workloads
 
     def _create_metric_writer(self) -> tensorboard.BatchMetricWriter:
         # Determined's writer puts every run outside a cluster into the same folder.
@@ -85,11 +101,10 @@ class DeepGPController(keras.TFKerasTrialController):
         try:
             super()._launch_fit()
         except tf.errors.InvalidArgumentError as error:
-            if "Cholesky" not in error.message:
+            why = explain_failed_operation(self.model, error.message, self.steps_completed)
+            if why is None:
                 raise
-            raise det.InvalidHP(
-                explain_failed_decomposition(self.model, error.message, self.steps_completed)
-            ) from error
+            raise det.InvalidHP(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
         loss = float(logs["loss"])

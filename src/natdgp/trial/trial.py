@@ -30,7 +30,9 @@ class DeepGPTrial(keras.TFKerasTrial):
     trial_controller_class = DeepGPController
 
     def __init__(self, context: keras.TFKerasTrialContext) -> None:
-        """:raises determined.InvalidHP: if hyperparameters or `data` are wrong; it lists all."""
+        """:raises determined.InvalidHP: if hyperparameters are wrong; it lists all.
+        :raises SettingsError: if `data` is wrong, which no other hyperparameters could mend.
+        """
         super().__init__(context)
         context.configure_fit(verbose=False, shuffle=False)
         data = dict(context.get_data_config())
@@ -38,6 +40,8 @@ class DeepGPTrial(keras.TFKerasTrial):
         try:
             self.settings = Settings.read(context.get_hparams(), data)
         except SettingsError as error:
+            if any(problem.path.startswith("data") for problem in error.problems):
+                raise
             raise det.InvalidHP(str(error)) from error
 
     @functools.cached_property

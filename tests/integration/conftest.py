@@ -1,0 +1,61 @@
+"""Trials driven in this process by Determined's controller, as the local run does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.local.run import Outcome, train
+from natdgp.local.session import new_run
+from natdgp.settings import read_experiment
+from tests.conftest import REPOSITORY
+
+
+class Watcher:
+    """An observer that may act after a given number of training steps."""
+
+    def __init__(self, act_at: int | None = None, act: Callable[[], None] | None = None) -> None:
+        self._act_at, self._act = act_at, act
+
+    def status(self, status: str) -> None:
+        pass
+
+    def training(self, steps: int, metrics: Mapping[str, float]) -> None:
+        if self._act is not None and steps == self._act_at:
+            self._act()
+
+    def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
+        pass
+
+
+class Bench:
+    """Runs experiments under a temporary folder, from the repository's root as context."""
+
+    def __init__(self, tmp_path: Path, write: Callable[[dict[str, Any]], Path]) -> None:
+        self._runs = tmp_path / "runs"
+        self._write = write
+
+    def new(self, config: dict[str, Any], name: str = "run") -> RunFolder:
+        """Claim a run's folder for an experiment."""
+        return new_run(read_experiment(self._write(config)), REPOSITORY, self._runs / name)
+
+    def go(self, folder: RunFolder, observer: Watcher | None = None) -> Outcome:
+        """Train from where the folder stands."""
+        return train(read_experiment(folder.config), folder, observer or Watcher())
+
+    def metrics(self, folder: RunFolder, group: str) -> dict[int, dict[str, float]]:
+        """Reports of a group by steps completed."""
+        return {
+            entry["steps_completed"]: entry["metrics"]
+            for entry in read_json_lines(folder.metrics)
+            if entry["group"] == group
+        }
+
+
+@pytest.fixture
+def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Bench:
+    return Bench(tmp_path, write_experiment)

@@ -1,0 +1,228 @@
+"""What goes wrong when GPflux and Determined meet as they are, and that here it does not.
+
+Each trap is shown with the stack's own class first, so that a test fails if the mend is removed
+and says so if the stack has mended itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gpflow
+import gpflux
+import numpy as np
+import pytest
+import tensorflow as tf
+from determined import keras
+from determined.keras import callbacks as determined_callbacks
+from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
+from gpflow.kernels import SharedIndependent
+
+from natdgp.trial import DeepGPTrial
+from natdgp.trial.callbacks import EarlyStopping
+from natdgp.trial.controller import DeepGPController
+from tests.conftest import FloatArray
+from tests.integration.conftest import Bench
+
+
+def _with_stock_controller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DeepGPTrial, "trial_controller_class", keras.TFKerasTrialController)
+
+
+def _without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Give the controller Determined's own method back."""
+    monkeypatch.setattr(DeepGPController, name, getattr(keras.TFKerasTrialController, name))
+
+
+def test_determineds_checkpoint_of_optimizers_crashes_on_variables_that_share_names(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without(monkeypatch, "_save_checkpoint")
+    with pytest.raises(ValueError, match="name already exists"):
+        bench.go(bench.new(small_experiment))
+
+
+def test_checkpoint_restores_adams_moments_gamma_and_step_exactly(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    saved = folder.checkpoints()[-1].path / "determined-keras-model-weights"
+    names = [name for name, _ in tf.train.list_variables(str(saved))]
+    assert any("_all_optimizers/0/gamma" in name for name in names)
+    assert any(name.startswith("step/") for name in names)
+    moments = [n for n in names if "_all_optimizers/1/_variables" in n and n.count("/") == 5]
+    values = [tf.train.load_variable(str(saved), name) for name in moments]
+    assert len(values) > 10
+    assert any(np.any(value != 0) for value in values)
+
+
+def test_stock_gpflux_validates_to_zero(waves: tuple[FloatArray, FloatArray]) -> None:
+    X, Y = waves
+    layer = gpflux.layers.GPLayer(
+        SharedIndependent(gpflow.kernels.SquaredExponential(), output_dim=1),
+        SharedIndependentInducingVariables(InducingPoints(X[:10])),
+        num_data=len(X),
+        mean_function=gpflow.mean_functions.Zero(),
+        num_latent_gps=1,
+        verbose=False,
+    )
+    deep_gp = gpflux.models.DeepGP([layer], gpflow.likelihoods.Gaussian(0.1))
+    model = deep_gp.as_training_model()
+    model.compile(tf.keras.optimizers.Adam())
+    assert model.evaluate({"inputs": X, "targets": Y}, verbose=0, return_dict=True)["loss"] == 0
+
+
+def test_validation_loss_is_the_negative_elbo(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    losses = [m["val_loss"] for m in bench.metrics(folder, "validation").values()]
+    assert len(losses) == 3
+    assert all(loss != 0 for loss in losses)
+    assert len(set(losses)) == 3
+
+
+def test_determineds_early_stopping_forgets_its_best_value_and_ours_does_not() -> None:
+    for cls, remembers in ((determined_callbacks.EarlyStopping, False), (EarlyStopping, True)):
+        before = cls(monitor="val_nlpd", patience=2)
+        before.set_model(tf.keras.Model())
+        before.on_train_begin()
+        before.on_test_end({"val_nlpd": 1.5})
+        after = cls(monitor="val_nlpd", patience=2)
+        after.set_model(tf.keras.Model())
+        after.on_train_begin()
+        after.load_state(before.get_state())
+        assert (after.best == 1.5) is remembers
+
+
+class _Constant(tf.keras.utils.Sequence):
+    """Batches as the pipeline yields them, from a Sequence."""
+
+    def __init__(self, X: FloatArray, Y: FloatArray, batch_size: int) -> None:
+        self._X, self._Y, self._batch_size = X, Y, batch_size
+
+    def __len__(self) -> int:
+        return len(self._X) // self._batch_size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        positions = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        return {"inputs": self._X[positions], "targets": self._Y[positions], "positions": positions}
+
+
+def _train_on_adapted_sequences(bench: Bench, small_experiment: dict[str, Any]) -> None:
+    bench.go(bench.new(small_experiment))
+
+
+@pytest.fixture
+def adapted_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    def training(self: DeepGPTrial) -> Any:
+        rows = self.prepared.train
+        return keras.SequenceAdapter(_Constant(rows.X, rows.Y, 32), workers=1)
+
+    def validation(self: DeepGPTrial) -> Any:
+        rows = self.prepared.validation
+        return keras.SequenceAdapter(_Constant(rows.X, rows.Y, 15))
+
+    monkeypatch.setattr(DeepGPTrial, "build_training_data_loader", training)
+    monkeypatch.setattr(DeepGPTrial, "build_validation_data_loader", validation)
+
+
+@pytest.mark.usefixtures("adapted_sequences")
+def test_sequence_adapters_work(bench: Bench, small_experiment: dict[str, Any]) -> None:
+    folder = bench.new(small_experiment)
+    assert bench.go(folder).steps == 12
+
+
+@pytest.mark.usefixtures("adapted_sequences")
+def test_determineds_sequence_adapter_needs_a_method_that_does_not_exist(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _with_stock_controller(monkeypatch)
+    with pytest.raises(AttributeError, match="_configure_fit"):
+        bench.go(bench.new(small_experiment))
+
+
+def test_epochs_of_no_records_do_not_end_after_every_batch(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+
+    class CountsEpochs(tf.keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            ends.append(epoch)
+
+    monkeypatch.setattr(DeepGPTrial, "keras_callbacks", lambda self: [CountsEpochs()])
+    folder = bench.new(small_experiment)
+    from natdgp.local import run as local_run
+
+    environment = local_run._environment
+
+    def as_the_master_fills_it(*args: Any) -> Any:
+        env = environment(*args)
+        env.experiment_config["records_per_epoch"] = 0
+        return env
+
+    monkeypatch.setattr(local_run, "_environment", as_the_master_fills_it)
+    bench.go(folder)
+    assert ends == [0]
+
+
+@pytest.mark.parametrize("figure", [float("nan"), float("inf")])
+def test_no_value_that_is_not_finite_is_reported(
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    figure: float,
+) -> None:
+    import determined as det
+
+    from natdgp.training.predictive import PredictiveSums
+
+    true = PredictiveSums.result
+
+    def broken(self: PredictiveSums) -> dict[str, tf.Tensor]:
+        return {**true(self), "nlpd": tf.constant(figure, tf.float64)}
+
+    monkeypatch.setattr(PredictiveSums, "result", broken)
+    folder = bench.new(small_experiment)
+    with pytest.raises(det.InvalidHP, match=r"val_nlpd is (nan|inf) after step 4"):
+        bench.go(folder)
+    assert bench.metrics(folder, "validation") == {}
+
+
+def test_loss_that_is_not_finite_ends_the_trial_and_names_layer_and_cause(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    import determined as det
+
+    small_experiment["hyperparameters"]["adam"]["learning_rate"] = 1e300
+    with pytest.raises(det.InvalidHP) as raised:
+        bench.go(bench.new(small_experiment))
+    assert "layer_" in raised.value.msg
+    assert "hyperparameters.adam.learning_rate" in raised.value.msg
+
+
+def test_gamma_too_long_is_named_with_its_layer(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    import determined as det
+
+    small_experiment["hyperparameters"]["natural_gradient"] = {"layers": "all", "gamma": 50.0}
+    with pytest.raises(det.InvalidHP, match=r"hyperparameters\.natural_gradient\.gamma"):
+        bench.go(bench.new(small_experiment))
+
+
+def test_tensorboard_files_lie_in_the_runs_folder(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    assert list(folder.tensorboard.glob("events.out.tfevents*"))
+
+    _without(monkeypatch, "_create_metric_writer")
+    other = bench.new(small_experiment, "other")
+    bench.go(other)
+    assert not list(Path(other.tensorboard).glob("events.out.tfevents*"))
