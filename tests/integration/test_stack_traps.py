@@ -6,9 +6,9 @@ and says so if the stack has mended itself.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import determined as det
 import gpflow
 import gpflux
 import numpy as np
@@ -19,6 +19,9 @@ from determined.keras import callbacks as determined_callbacks
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
 
+from natdgp.local import run as local_run
+from natdgp.training import model as model_module
+from natdgp.training.predictive import PredictiveSums
 from natdgp.trial import DeepGPTrial
 from natdgp.trial.callbacks import EarlyStopping
 from natdgp.trial.controller import DeepGPController
@@ -109,11 +112,12 @@ class _Constant(tf.keras.utils.Sequence):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         positions = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
-        return {"inputs": self._X[positions], "targets": self._Y[positions], "positions": positions}
-
-
-def _train_on_adapted_sequences(bench: Bench, small_experiment: dict[str, Any]) -> None:
-    bench.go(bench.new(small_experiment))
+        # As tensors: Keras would cast NumPy's float64 to float32.
+        return {
+            "inputs": tf.constant(self._X[positions]),
+            "targets": tf.constant(self._Y[positions]),
+            "positions": tf.constant(positions),
+        }
 
 
 @pytest.fixture
@@ -156,8 +160,6 @@ def test_epochs_of_no_records_do_not_end_after_every_batch(
 
     monkeypatch.setattr(DeepGPTrial, "keras_callbacks", lambda self: [CountsEpochs()])
     folder = bench.new(small_experiment)
-    from natdgp.local import run as local_run
-
     environment = local_run._environment
 
     def as_the_master_fills_it(*args: Any) -> Any:
@@ -177,10 +179,6 @@ def test_no_value_that_is_not_finite_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     figure: float,
 ) -> None:
-    import determined as det
-
-    from natdgp.training.predictive import PredictiveSums
-
     true = PredictiveSums.result
 
     def broken(self: PredictiveSums) -> dict[str, tf.Tensor]:
@@ -196,8 +194,6 @@ def test_no_value_that_is_not_finite_is_reported(
 def test_loss_that_is_not_finite_ends_the_trial_and_names_layer_and_cause(
     bench: Bench, small_experiment: dict[str, Any]
 ) -> None:
-    import determined as det
-
     small_experiment["hyperparameters"]["adam"]["learning_rate"] = 1e300
     with pytest.raises(det.InvalidHP) as raised:
         bench.go(bench.new(small_experiment))
@@ -205,14 +201,17 @@ def test_loss_that_is_not_finite_ends_the_trial_and_names_layer_and_cause(
     assert "hyperparameters.adam.learning_rate" in raised.value.msg
 
 
-def test_gamma_too_long_is_named_with_its_layer(
-    bench: Bench, small_experiment: dict[str, Any]
+def test_failed_decomposition_is_named_with_its_layer_and_remedy(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import determined as det
+    def leave_the_cone(optimizer: Any, layer: Any, q_mu_grad: tf.Tensor, _: tf.Tensor) -> None:
+        layer.q_mu.assign(q_mu_grad * tf.linalg.cholesky(-tf.eye(1, dtype=tf.float64)))
 
-    small_experiment["hyperparameters"]["natural_gradient"] = {"layers": "all", "gamma": 50.0}
-    with pytest.raises(det.InvalidHP, match=r"hyperparameters\.natural_gradient\.gamma"):
+    monkeypatch.setattr(model_module, "_natural_gradient_step", leave_the_cone)
+    with pytest.raises(det.InvalidHP) as raised:
         bench.go(bench.new(small_experiment))
+    assert "natural-gradient step of layer_1 at step 0" in raised.value.msg
+    assert "hyperparameters.natural_gradient.gamma (now 0.01)" in raised.value.msg
 
 
 def test_tensorboard_files_lie_in_the_runs_folder(
@@ -225,4 +224,4 @@ def test_tensorboard_files_lie_in_the_runs_folder(
     _without(monkeypatch, "_create_metric_writer")
     other = bench.new(small_experiment, "other")
     bench.go(other)
-    assert not list(Path(other.tensorboard).glob("events.out.tfevents*"))
+    assert not list(other.tensorboard.glob("events.out.tfevents*"))

@@ -58,7 +58,7 @@ def build_deep_gp(
     :param seed: of k-means and of the sampling noise.
     :param X: [N, D] standardised training inputs; None builds an empty shell of the right shapes,
         to be filled from a checkpoint.
-    :raises ValueError: if X has fewer distinct rows than the largest M.
+    :raises TooFewRows: if X has fewer distinct rows than the largest M.
     """
     gpflow.config.set_default_float(np.dtype(settings.dtype).type)
     gpflow.config.set_default_jitter(JITTER[settings.dtype])

@@ -14,6 +14,10 @@ ROWS_PER_CENTRE = 100
 FloatArray = npt.NDArray[np.floating]
 
 
+class TooFewRows(ValueError):
+    """The training data have fewer distinct rows than the model has inducing points."""
+
+
 def kmeans_inducing_points(X: FloatArray, num_inducing: int, seed: int) -> FloatArray:
     """Centres of k-means (k-means++ start) over a seeded subsample of distinct rows.
 
@@ -21,14 +25,14 @@ def kmeans_inducing_points(X: FloatArray, num_inducing: int, seed: int) -> Float
     :param num_inducing: M.
     :param seed: decides subsample and start.
     :returns: [M, D].
-    :raises ValueError: if X has fewer distinct rows than M.
+    :raises TooFewRows: if X has fewer distinct rows than M.
     """
     generator = np.random.default_rng(seed)
     wanted = ROWS_PER_CENTRE * num_inducing
     chosen = X if len(X) <= wanted else X[np.sort(generator.permutation(len(X))[:wanted])]
     distinct = np.unique(chosen, axis=0)
     if len(distinct) < num_inducing:
-        raise ValueError(
+        raise TooFewRows(
             f"inducing_points is {num_inducing} but the training data have only {len(distinct)} "
             "distinct rows; lower hyperparameters.model.inducing_points"
         )

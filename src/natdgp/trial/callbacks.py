@@ -31,6 +31,12 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
             self.model.optimizer.learning_rate.assign(learning_rate_at(self._settings.adam, step))
 
 
+class ReduceLROnPlateau(determined_callbacks.ReduceLROnPlateau):
+    """Determined's, which acts after validations and so needs no epochs."""
+
+    _skip_epoch_end_check = True  # else Determined demands records_per_epoch for nothing
+
+
 class EarlyStopping(determined_callbacks.EarlyStopping):
     """Determined's, with the best value among what a checkpoint keeps.
 
@@ -38,6 +44,7 @@ class EarlyStopping(determined_callbacks.EarlyStopping):
     waits anew.
     """
 
+    _skip_epoch_end_check = True  # as above
     _savable_attributes = determined_callbacks.EarlyStopping._savable_attributes | {"best"}
 
 
@@ -56,7 +63,7 @@ def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:
         )
     if (plateau := settings.reduce_lr_on_plateau) is not None:
         callbacks.append(
-            determined_callbacks.ReduceLROnPlateau(
+            ReduceLROnPlateau(
                 monitor=plateau.monitor,
                 factor=plateau.factor,
                 patience=plateau.patience,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import determined as det
 import tensorflow as tf
 from determined import keras
 
 from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
+from natdgp.models import TooFewRows
 from natdgp.models.record import ModelRecord, TaskRecord
 from natdgp.settings import Settings, SettingsError
 from natdgp.training import build_optimizers, build_training_model
 from natdgp.trial.callbacks import build_callbacks
 from natdgp.trial.controller import DeepGPController
+
+logger = logging.getLogger("natdgp.trial")
 
 TASK_KEY = "prepared_task"
 """Under this key of the configuration's `data`, a checkpoint keeps the facts of its task, so that
@@ -42,7 +46,15 @@ class DeepGPTrial(keras.TFKerasTrial):
         except SettingsError as error:
             if any(problem.path.startswith("data") for problem in error.problems):
                 raise
+            # Determined reports an InvalidHP to the searcher and drops its message.
+            logger.error("%s", error)
             raise det.InvalidHP(str(error)) from error
+        if context.distributed.size > 1:
+            raise NotImplementedError(
+                f"this trial has {context.distributed.size} slots, and natdgp does not reduce "
+                "gradients over slots yet: each would train a model of its own; set "
+                "resources.slots_per_trial: 1"
+            )
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -82,13 +94,17 @@ class DeepGPTrial(keras.TFKerasTrial):
     def build_model(self) -> tf.keras.Model:
         """The model, wrapped and compiled; an empty shell when a checkpoint is being loaded."""
         task = self.record.task
-        model = build_training_model(
-            self.settings,
-            task.shape,
-            task.scaling.y_std,
-            seed=self.context.get_trial_seed(),
-            X=self.prepared.train.X if self._saved_task is None else None,
-        )
+        try:
+            model = build_training_model(
+                self.settings,
+                task.shape,
+                task.scaling.y_std,
+                seed=self.context.get_trial_seed(),
+                X=self.prepared.train.X if self._saved_task is None else None,
+            )
+        except TooFewRows as error:
+            logger.error("%s", error)
+            raise det.InvalidHP(str(error)) from error
         optimizers = build_optimizers(self.settings, model, self.context.wrap_optimizer)
         wrapped = self.context.wrap_model(model)
         wrapped.compile(optimizer=optimizers)

@@ -1,0 +1,152 @@
+"""An interrupted run equals an uninterrupted one, to the last bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from natdgp.local.folder import RunFolder
+from tests.integration.conftest import Bench, Watcher
+
+WEIGHTS = "determined-keras-model-weights"
+
+
+def _state(checkpoint: Path) -> dict[str, Any]:
+    """Every saved variable: parameters, Adam's moments, gamma, learning rate, step."""
+    path = str(checkpoint / WEIGHTS)
+    return {
+        name: tf.train.load_variable(path, name)
+        for name, _ in tf.train.list_variables(path)
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH" and not name.startswith("_predictive_sums")
+    }
+
+
+def _last_state(folder: RunFolder) -> dict[str, Any]:
+    return _state(folder.checkpoints()[-1].path)
+
+
+def _assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+# 8 is where a validation is due: the sequencer looks for preemption before it.
+@pytest.mark.parametrize("interrupted_at", [2, 6, 8])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_resumed_run_equals_an_uninterrupted_one(
+    bench: Bench, small_experiment: dict[str, Any], interrupted_at: int, number: signal.Signals
+) -> None:
+    small_experiment["hyperparameters"]["early_stopping"] = {"patience": 50}
+    straight = bench.new(small_experiment, "straight")
+    assert bench.go(straight).steps == 12
+
+    broken = bench.new(small_experiment, "broken")
+    outcome = bench.go(
+        broken, Watcher(act_at=interrupted_at, act=lambda: os.kill(os.getpid(), number))
+    )
+    assert outcome.signal == number
+    assert outcome.steps == interrupted_at
+    assert broken.checkpoints()[-1].steps == interrupted_at
+    assert bench.go(broken).steps == 12
+
+    _assert_equal(_last_state(straight), _last_state(broken))
+    for group in ("training", "validation"):
+        assert bench.metrics(straight, group) == bench.metrics(broken, group)
+
+
+def test_different_steps_and_seeds_differ(bench: Bench, small_experiment: dict[str, Any]) -> None:
+    """The comparison above can fail."""
+    one = bench.new(small_experiment, "one")
+    bench.go(one)
+    small_experiment["reproducibility"] = {"experiment_seed": 1}
+    other = bench.new(small_experiment, "other")
+    bench.go(other)
+    with pytest.raises(AssertionError):
+        _assert_equal(_last_state(one), _last_state(other))
+
+
+def test_equal_seeds_give_equal_runs(bench: Bench, small_experiment: dict[str, Any]) -> None:
+    folders = [bench.new(small_experiment, name) for name in ("one", "other")]
+    for folder in folders:
+        bench.go(folder)
+    _assert_equal(*(_last_state(folder) for folder in folders))
+
+
+def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    straight = bench.new(small_experiment, "straight")
+    bench.go(straight)
+
+    class Killed(Exception):
+        pass
+
+    def die() -> None:
+        raise Killed
+
+    broken = bench.new(small_experiment, "broken")
+    with pytest.raises(Killed):
+        bench.go(broken, Watcher(act_at=10, act=die))
+    assert max(bench.metrics(broken, "training")) == 10
+    assert broken.checkpoints()[-1].steps == 8
+    bench.go(broken)
+    assert bench.metrics(straight, "training") == bench.metrics(broken, "training")
+    _assert_equal(_last_state(straight), _last_state(broken))
+
+
+def test_early_stopping_ends_the_trial_with_a_checkpoint(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    small_experiment["hyperparameters"]["early_stopping"] = {"patience": 1, "min_delta": 100.0}
+    folder = bench.new(small_experiment)
+    outcome = bench.go(folder)
+    assert outcome.signal is None
+    assert outcome.steps == 8
+    assert folder.checkpoints()[-1].steps == 8
+
+
+def test_plateau_lowers_the_logged_learning_rate(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["adam"] = {"learning_rate": 0.01}
+    hyperparameters["reduce_lr_on_plateau"] = {"patience": 1, "min_delta": 100.0, "factor": 0.1}
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    rates = {s: m["learning_rate"] for s, m in bench.metrics(folder, "training").items()}
+    assert rates[8] == pytest.approx(0.01)
+    assert rates[10] == pytest.approx(0.001)
+
+
+def test_schedules_are_logged_as_the_step_lengths_that_were_used(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    training = bench.metrics(folder, "training")
+    # The report after n steps holds the lengths of step n - 1 (counted from 0).
+    assert training[2]["gamma"] == pytest.approx(0.01 * 10 ** (1 / 8), rel=1e-12)
+    assert training[12]["gamma"] == pytest.approx(0.1, rel=1e-12)
+    # Adam's rate is a float32 in Keras.
+    assert training[12]["learning_rate"] == pytest.approx(0.01 * 0.5**1.1, rel=1e-6)
+
+
+def test_per_epoch_schedule_follows_records_per_epoch(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    small_experiment["records_per_epoch"] = 4 * 32
+    small_experiment["hyperparameters"]["adam"] = {
+        "learning_rate": 0.01,
+        "schedule": {"name": "per_epoch", "factor": 0.1},
+    }
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    rates = {s: m["learning_rate"] for s, m in bench.metrics(folder, "training").items()}
+    assert [rates[s] for s in (4, 6, 12)] == pytest.approx([1e-2, 1e-3, 1e-4], rel=1e-6)
