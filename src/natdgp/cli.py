@@ -55,21 +55,27 @@ def _parser() -> argparse.ArgumentParser:
         "--resume", type=Path, metavar="DIR", help="go on with the run in this folder, in its terms"
     )
     train.add_argument(
-        "--out", type=Path, metavar="DIR",
+        "--out",
+        type=Path,
+        metavar="DIR",
         help="folder of the run; it must not exist (default: runs/NAME, or runs/NAME-2, ...)",
     )
     train.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", dest="overrides",
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
         help="change a field of the file, e.g. --set hyperparameters.model.layers=3; repeatable",
     )
     train.add_argument("--seed", type=int, help="the trial's seed, reproducibility.experiment_seed")
     train.add_argument(
-        "--device", default="auto", metavar="DEVICE",
+        "--device",
+        default="auto",
+        metavar="DEVICE",
         help="auto (the first GPU if there is one), cpu, gpu, or gpu:N (default: auto)",
     )
-    train.add_argument(
-        "--no-progress", action="store_true", help="plain lines even on a terminal"
-    )
+    train.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     train.set_defaults(run=_train)
 
     check = commands.add_parser(

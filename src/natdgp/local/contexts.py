@@ -134,9 +134,7 @@ class LocalCheckpointContext(core.CheckpointContext):
 class LocalSearcherContext(core.DummySearcherContext):
     """One searcher operation of the configured length, in the configured unit."""
 
-    def __init__(
-        self, distributed: core.DistributedContext, max_length: Mapping[str, int]
-    ) -> None:
+    def __init__(self, distributed: core.DistributedContext, max_length: Mapping[str, int]) -> None:
         ((unit, length),) = max_length.items()
         super().__init__(distributed, length)
         self._unit = core.Unit[unit.upper()]

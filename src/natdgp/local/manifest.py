@@ -48,7 +48,7 @@ class Manifest:
     @property
     def seconds(self) -> float:
         """Wall time of all ended sessions."""
-        return sum(session.get("seconds", 0.0) for session in self._content["sessions"])
+        return float(sum(session.get("seconds", 0.0) for session in self._content["sessions"]))
 
     def close(self, *, ended_as: str, steps: int, seconds: float) -> None:
         """Close the session.

@@ -70,13 +70,16 @@ def copy_trial_code(found: Path, source: Path, code: Path) -> None:
 
 def length_in_batches(experiment: Experiment) -> int:
     """The configured length of a run in training steps, by the sequencer's own arithmetic."""
+    unit: str
+    length: int
     ((unit, length),) = experiment.config["searcher"]["max_length"].items()
     batch_size = experiment.settings.global_batch_size
     if unit == "batches":
-        return int(length)
+        return length
     if unit == "records":
         return max(length // batch_size, 1)
-    return max(length * experiment.config["records_per_epoch"] // batch_size, 1)
+    records_per_epoch: int = experiment.config["records_per_epoch"]
+    return max(length * records_per_epoch // batch_size, 1)
 
 
 def train(experiment: Experiment, folder: RunFolder, observer: Observer) -> Outcome:

@@ -5,4 +5,12 @@ from natdgp.models.deep_gp import DeepGP, GPLayer
 from natdgp.models.inducing import TooFewRows
 from natdgp.models.noise import SamplingNoise, Stream
 
-__all__ = ["DeepGP", "GPLayer", "SamplingNoise", "Stream", "TaskShape", "TooFewRows", "build_deep_gp"]
+__all__ = [
+    "DeepGP",
+    "GPLayer",
+    "SamplingNoise",
+    "Stream",
+    "TaskShape",
+    "TooFewRows",
+    "build_deep_gp",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import gpflow
 import numpy as np
@@ -28,7 +29,7 @@ _KERNELS = {
     "matern52": gpflow.kernels.Matern52,
 }
 
-FloatArray = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from scipy.cluster.vq import kmeans2
 ROWS_PER_CENTRE = 100
 """K-means sees at most this many rows per centre: more hardly move the centres."""
 
-FloatArray = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class TooFewRows(ValueError):
@@ -37,7 +38,7 @@ def kmeans_inducing_points(X: FloatArray, num_inducing: int, seed: int) -> Float
             "distinct rows; lower hyperparameters.model.inducing_points"
         )
     if len(distinct) == num_inducing:
-        return distinct
+        return np.asarray(distinct)
     with warnings.catch_warnings():
         # A centre that loses all its rows keeps its place, which is as good a start as any.
         warnings.filterwarnings("ignore", message="One of the clusters is empty")

@@ -17,7 +17,15 @@ FILE_NAME = "natdgp.json"
 FORMAT = 1
 """Raised when a field changes its meaning; older formats stay readable."""
 
-_STACK = ("natdgp", "tensorflow", "tensorflow-probability", "gpflow", "gpflux", "numpy", "determined")
+_STACK = (
+    "natdgp",
+    "tensorflow",
+    "tensorflow-probability",
+    "gpflow",
+    "gpflux",
+    "numpy",
+    "determined",
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import erf
@@ -9,7 +11,7 @@ from scipy.stats import norm
 
 from natdgp.data import Rows, Scaling
 
-FloatArray = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating[Any]]
 
 
 def baseline_figures(train: Rows, test: Rows, scaling: Scaling) -> dict[str, dict[str, float]]:

@@ -42,6 +42,7 @@ def print_whereabouts(console: Console, root: Path, best: Path) -> None:
         console.print(f"  {name:<17} {what}", highlight=False, soft_wrap=True)
     console.print("Load and predict:", highlight=False)
     console.print(
-        f"  import natdgp; natdgp.load({str(root)!r}).predict(X).mean", highlight=False,
+        f"  import natdgp; natdgp.load({str(root)!r}).predict(X).mean",
+        highlight=False,
         soft_wrap=True,
     )

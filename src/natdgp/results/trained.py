@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ WEIGHTS_NAME = "determined-keras-model-weights"
 _BISECTIONS = 60
 """Halvings of a quantile's bracket: its width shrinks by 1e18, to the last bit of a float64."""
 
-FloatArray = npt.NDArray[np.floating]
+FloatArray = npt.NDArray[np.floating[Any]]
 Columns = Mapping[str, npt.ArrayLike]
 
 
@@ -82,9 +83,7 @@ class TrainedModel:
             tuple(np.asarray(part) for part in self._predict_batch(batch, tuple(quantiles)))
             for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
         ]
-        mean, std, levels = (
-            np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True)
-        )
+        mean, std, levels = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
         scaling = self.record.task.scaling
         return Prediction(
             mean=mean * scaling.y_std + scaling.y_mean,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ def build_training_model(
     y_std: npt.NDArray[np.float64],
     *,
     seed: int,
-    X: npt.NDArray[np.floating] | None = None,
+    X: npt.NDArray[np.floating[Any]] | None = None,
     reducer: Reducer | None = None,
 ) -> NatGradModel:
     """Build the model, not yet compiled.

@@ -24,7 +24,8 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
             if not bool(tf.reduce_all(tf.math.is_finite(parameter)))
         ]
         if wrong:
-            return f"{what}: {_place(model, layer)} has non-finite {', '.join(wrong)}. {_remedy(model)}"
+            place = _place(model, layer)
+            return f"{what}: {place} has non-finite {', '.join(wrong)}. {_remedy(model)}"
     return (
         f"{what}, although all parameters are finite: the predictive density overflows or "
         f"underflows. {_remedy(model)}"

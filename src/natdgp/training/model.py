@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import gpflux
 import numpy as np
@@ -109,7 +108,12 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         for index, (layer, optimizer) in enumerate(
             zip(self.natgrad_layers, self.natgrad_optimizers, strict=True)
         ):
-            q_mu_grad, q_sqrt_grad = gradients[2 * index : 2 * index + 2]
+            # Gradients of the whole negative ELBO: with those of its mean over rows, as GPflux
+            # takes them, the step length would be gamma / N.
+            q_mu_grad, q_sqrt_grad = (
+                gradient * self.deep_gp.num_data
+                for gradient in gradients[2 * index : 2 * index + 2]
+            )
             with tf.name_scope(f"natural_gradient_{layer.name}"):
                 _natural_gradient_step(optimizer, layer, q_mu_grad, q_sqrt_grad)
         self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
@@ -140,7 +144,10 @@ class NatGradModel(gpflux.optimization.NatGradModel):
 
 
 def _natural_gradient_step(
-    optimizer: NaturalGradient, layer: gpflux.layers.GPLayer, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
+    optimizer: NaturalGradient,
+    layer: gpflux.layers.GPLayer,
+    q_mu_grad: tf.Tensor,
+    q_sqrt_grad: tf.Tensor,
 ) -> None:
     # GPflow applies ready gradients only through this private method, as GPflux does too.
     optimizer._natgrad_apply_gradients(q_mu_grad, q_sqrt_grad, layer.q_mu, layer.q_sqrt)

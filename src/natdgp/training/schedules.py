@@ -36,7 +36,7 @@ def learning_rate_at(settings: AdamSettings, step: int) -> float:
     if isinstance(schedule, PerEpochSchedule):
         raise ValueError("a per-epoch schedule has no value at a step")
     if isinstance(schedule, ExponentialSchedule):
-        return settings.learning_rate * schedule.decay_rate ** (step / schedule.decay_steps)
+        return settings.learning_rate * math.pow(schedule.decay_rate, step / schedule.decay_steps)
     if isinstance(schedule, CosineSchedule):
         done = min(step / schedule.decay_steps, 1.0)
         share = 0.5 * (1 + math.cos(math.pi * done))
@@ -46,4 +46,4 @@ def learning_rate_at(settings: AdamSettings, step: int) -> float:
 
 def learning_rate_in_epoch(settings: AdamSettings, schedule: PerEpochSchedule, epoch: int) -> float:
     """Adam's learning rate throughout an epoch, counted from 0."""
-    return settings.learning_rate * schedule.factor ** (epoch // schedule.every)
+    return settings.learning_rate * math.pow(schedule.factor, epoch // schedule.every)

@@ -50,11 +50,11 @@ class DeepGPController(keras.TFKerasTrialController):
             workloads,
         )
         if self.wlsq is not None and self._validation_is_due():
-            self.workloads = self._validation_first(self.workloads)
+            self.workloads: workload.Stream = self._validation_first(self.workloads)
 
     def _validation_is_due(self) -> bool:
-        state = self.wlsq.state
-        return 0 < state.steps_completed and self.wlsq.batches_until_val() < 1
+        started = bool(self.wlsq.state.steps_completed > 0)
+        return started and bool(self.wlsq.batches_until_val() < 1)
 
     def _validation_first(self, workloads: workload.Stream) -> workload.Stream:
         # A trial that was preempted between a training workload and the validation due after it

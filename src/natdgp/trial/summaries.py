@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,7 @@ class SummaryWriter(tensorboard.MetricWriter):
         self._folder = str(folder)
         self._writer: tf.summary.SummaryWriter | None = None
 
-    def add_scalar(self, name: str, value: int | float | np.number, step: int) -> None:
+    def add_scalar(self, name: str, value: int | float | np.number[Any], step: int) -> None:
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
         with self._writer.as_default():
