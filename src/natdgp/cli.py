@@ -21,6 +21,9 @@ FAILED = 1
 MISUSED = 2
 """Exit status when the request itself was wrong: files, fields, folders."""
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
@@ -31,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(error, file=sys.stderr)
         return MISUSED
+    except KeyboardInterrupt:  # where no run is there to be saved, or by a second Ctrl-C
+        print("natdgp: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,23 +119,31 @@ def _train(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return MISUSED
+    experiment = None
+    if parsed.file is not None:
+        overrides = list(parsed.overrides)
+        if parsed.seed is not None:
+            overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
+        experiment = read_experiment(parsed.file, overrides)
     _choose_device(parsed.device)
     _quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.data import DataError
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.session import new_run, run_and_report
 
+    console = Console(highlight=False, markup=False, emoji=False)
+    live = not parsed.no_progress
     try:
-        if parsed.resume is not None:
-            folder = RunFolder.open(parsed.resume)
-        else:
-            overrides = list(parsed.overrides)
-            if parsed.seed is not None:
-                overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
-            folder = new_run(read_experiment(parsed.file, overrides), Path.cwd(), parsed.out)
-        return run_and_report(Console(highlight=False), folder, live=not parsed.no_progress)
-    except FolderError as error:
+        if experiment is None:
+            return run_and_report(console, RunFolder.open(parsed.resume), live=live)
+        folder = new_run(experiment, Path.cwd(), parsed.out)
+        try:
+            return run_and_report(console, folder, live=live)
+        finally:
+            folder.discard_unless_begun()
+    except (FolderError, DataError) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
 

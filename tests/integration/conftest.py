@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import REPOSITORY
 
 from natdgp.local.folder import RunFolder, read_json_lines
 from natdgp.local.run import Outcome, train
 from natdgp.local.session import new_run
 from natdgp.settings import read_experiment
+from tests.conftest import REPOSITORY
 
 
 class Watcher:

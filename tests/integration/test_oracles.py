@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from gpflow.optimizers import NaturalGradient
-from tests.conftest import FloatArray
 
 from natdgp.models import TaskShape, build_deep_gp
 from natdgp.settings import ModelSettings
 from natdgp.training import NatGradModel
+from tests.conftest import FloatArray
 
 Waves = tuple[FloatArray, FloatArray]
 

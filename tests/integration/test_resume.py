@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from tests.integration.conftest import Bench, Watcher
 
 from natdgp.local.folder import RunFolder
+from tests.integration.conftest import Bench, Watcher
 
 WEIGHTS = "determined-keras-model-weights"
 

@@ -18,8 +18,6 @@ from determined import keras
 from determined.keras import callbacks as determined_callbacks
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
-from tests.conftest import FloatArray
-from tests.integration.conftest import Bench
 
 from natdgp.local import run as local_run
 from natdgp.training import model as model_module
@@ -27,6 +25,8 @@ from natdgp.training.predictive import PredictiveSums
 from natdgp.trial import DeepGPTrial
 from natdgp.trial.callbacks import EarlyStopping
 from natdgp.trial.controller import DeepGPController
+from tests.conftest import FloatArray
+from tests.integration.conftest import Bench
 
 
 def _with_stock_controller(monkeypatch: pytest.MonkeyPatch) -> None:

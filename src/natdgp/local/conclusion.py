@@ -56,7 +56,7 @@ def conclude(
         console.print("No rows are held out for a test (data.split.test is 0).")
     _point_to(folder.root / "best", best)
     write_json(folder.summary, summary)
-    print_whereabouts(console, folder.root, best)
+    print_whereabouts(console, folder.shown, best.relative_to(folder.root))
 
 
 def _point_to(link: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class RunFolder:
     """Everything that a run writes, and nothing else, lies under one folder."""
 
     root: Path
+    """Absolute, because a run works in another directory than it was started from."""
 
     @classmethod
     def create(cls, root: Path) -> RunFolder:
@@ -42,14 +44,19 @@ class RunFolder:
         """
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             resume = (
-                f"go on with that run by `natdgp train --resume {root}`, or "
+                f"go on with that run by `natdgp train --resume {shlex.quote(str(root))}`, or "
                 if (root / "config.yaml").is_file()
                 else ""
             )
             raise FolderError(f"{root} exists already; {resume}choose another folder with --out")
         for folder in (root / "checkpoints", root / "code", root / "tensorboard"):
-            folder.mkdir(parents=True)
-        return cls(root)
+            try:
+                folder.mkdir(parents=True)
+            except OSError as error:
+                raise FolderError(
+                    f"{root} cannot be made: {error.strerror}; choose another folder with --out"
+                ) from error
+        return cls(root.resolve())
 
     @classmethod
     def create_next(cls, parent: Path, name: str) -> RunFolder:
@@ -65,7 +72,18 @@ class RunFolder:
         """
         if not (root / "config.yaml").is_file():
             raise FolderError(f"{root} is not the folder of a run: it has no config.yaml")
-        return cls(root)
+        return cls(root.resolve())
+
+    def discard_unless_begun(self) -> None:
+        """Delete the folder if the run left no result in it, so that its name is free again."""
+        if not self.checkpoints() and not any(read_json_lines(self.metrics)):
+            shutil.rmtree(self.root)
+
+    @property
+    def shown(self) -> Path:
+        """The root as a user in the current directory would write it."""
+        here = Path.cwd()
+        return self.root.relative_to(here) if self.root.is_relative_to(here) else self.root
 
     @property
     def config(self) -> Path:

@@ -33,6 +33,8 @@ class Outcome:
 
     steps: int
     """Training steps completed."""
+    completed: bool
+    """Whether all steps of the configured length were taken and the last one validated."""
     signal: signal.Signals | None
     """What interrupted it, if anything did."""
     best: Path
@@ -131,6 +133,7 @@ def train(experiment: Experiment, folder: RunFolder, observer: Observer) -> Outc
         best = checkpoint_context.best() or folder.checkpoints()[-1:]
         return Outcome(
             steps=controller.steps_completed,
+            completed=journal.last_validation == length_in_batches(experiment),
             signal=preempt.signal,
             best=best[0].path,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -33,13 +34,17 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
     found = find_trial_code(experiment.trial, source)
     name = experiment.config["name"]
     folder = RunFolder.create(out) if out else RunFolder.create_next(Path("runs"), name)
-    if found is not None:
-        copy_trial_code(found, source, folder.code)
-    resolved = experiment.settings.model_dump(mode="json", exclude_none=True)
-    data = resolved.pop("data")
-    if "path" in data:
-        data["path"] = str((source / data["path"]).resolve())
-    folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
+    try:
+        if found is not None:
+            copy_trial_code(found, source, folder.code)
+        resolved = experiment.settings.model_dump(mode="json", exclude_none=True)
+        data = resolved.pop("data")
+        if "path" in data:
+            data["path"] = str((source / data["path"]).resolve())
+        folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
+    except BaseException:
+        folder.discard_unless_begun()
+        raise
     return folder
 
 
@@ -56,9 +61,9 @@ def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
     checkpoints = folder.checkpoints()
     start = checkpoints[-1].steps if checkpoints else 0
     if start:
-        console.print(f"Going on with {folder.root} from step {start}")
+        console.print(f"Going on with {folder.shown} from step {start}", soft_wrap=True)
     else:
-        console.print(f"Writing to {folder.root}")
+        console.print(f"Writing to {folder.shown}", soft_wrap=True)
     manifest = Manifest(folder.manifest, seed=config["reproducibility"]["experiment_seed"])
     began = time.monotonic()
     total = length_in_batches(experiment)
@@ -74,18 +79,19 @@ def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
         with display:
             outcome = train(experiment, folder, display)
         steps = outcome.steps
-        if outcome.signal is not None and steps < total:
+        if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"
             console.print(
                 f"{outcome.signal.name} after step {steps} of {total}; everything is saved. "
-                f"Go on with:\n  natdgp train --resume {folder.root}"
+                f"Go on with:\n  natdgp train --resume {shlex.quote(str(folder.shown))}",
+                soft_wrap=True,
             )
             return SIGNALLED + int(outcome.signal)
-        ended_as = "completed" if steps >= total else "stopped"
+        ended_as = "completed" if outcome.completed else "stopped"
         if ended_as == "stopped":
             console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
     except det.InvalidHP as error:
-        console.print(f"The run broke down: {error.msg}", style="bold red")
+        console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
         return INVALID
     finally:
         manifest.close(ended_as=ended_as, steps=steps, seconds=time.monotonic() - began)

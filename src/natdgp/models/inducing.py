@@ -33,6 +33,8 @@ def kmeans_inducing_points(X: FloatArray, num_inducing: int, seed: int) -> Float
     chosen = X if len(X) <= wanted else X[np.sort(generator.permutation(len(X))[:wanted])]
     distinct = np.unique(chosen, axis=0)
     if len(distinct) < num_inducing:
+        distinct = np.unique(X, axis=0)  # a subsample of many equal rows misses the rare ones
+    if len(distinct) < num_inducing:
         raise TooFewRows(
             f"inducing_points is {num_inducing} but the training data have only {len(distinct)} "
             "distinct rows; lower hyperparameters.model.inducing_points"

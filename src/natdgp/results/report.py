@@ -29,9 +29,13 @@ def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Tab
 
 
 def print_whereabouts(console: Console, root: Path, best: Path) -> None:
-    """Say where everything was saved, and give the line that loads the model and predicts."""
+    """Say where everything was saved, and give the line that loads the model and predicts.
+
+    :param root: the run's folder.
+    :param best: the best checkpoint, relative to it.
+    """
     console.print(f"Saved under {root}:", highlight=False)
-    console.print(f"  best checkpoint   {best.relative_to(root)}", highlight=False)
+    console.print(f"  best checkpoint   {best}", highlight=False)
     for name, what in {
         "summary.json": "figures",
         "metrics.jsonl": "every report",

@@ -23,7 +23,7 @@ _BISECTIONS = 60
 """Halvings of a quantile's bracket: its width shrinks by 1e18, to the last bit of a float64."""
 
 FloatArray = npt.NDArray[np.floating[Any]]
-Columns = Mapping[str, npt.ArrayLike]
+Table = FloatArray | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,7 @@ class TrainedModel:
         """The columns that it predicts."""
         return self.record.task.targets
 
-    def predict(
-        self, X: FloatArray | Columns, quantiles: Sequence[float] = (0.025, 0.5, 0.975)
-    ) -> Prediction:
+    def predict(self, X: Table, quantiles: Sequence[float] = (0.025, 0.5, 0.975)) -> Prediction:
         """Predict at new inputs.
 
         Equal inputs in an equal order give equal numbers: the Monte-Carlo samples are stateless.
@@ -112,8 +110,8 @@ class TrainedModel:
     def _batch_size(self) -> int:
         return self.record.settings.evaluation.batch_size
 
-    def _inputs(self, X: FloatArray | Columns) -> FloatArray:
-        if isinstance(X, np.ndarray):
+    def _inputs(self, X: Table) -> FloatArray:
+        if isinstance(X, (np.ndarray, list, tuple)):
             inputs = np.asarray(X, dtype=np.float64)
         else:
             missing = [name for name in self.features if name not in X]
@@ -158,8 +156,7 @@ class TrainedModel:
         )
         y_mean, y_var = tf.reshape(y_mean, shape), tf.reshape(y_var, shape)
         mean = tf.reduce_mean(y_mean, axis=0)
-        second_moment = tf.reduce_mean(y_var + tf.square(y_mean), axis=0)
-        std = tf.sqrt(second_moment - tf.square(mean))
+        std = tf.sqrt(tf.reduce_mean(y_var, axis=0) + tf.math.reduce_variance(y_mean, axis=0))
         levels = [self._quantile(level, f_mean, f_var, mean, std) for level in quantiles]
         return mean, std, tf.stack(levels) if levels else tf.zeros([0, *mean.shape], mean.dtype)
 

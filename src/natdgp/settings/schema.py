@@ -172,7 +172,8 @@ class NaturalGradientSettings(Frozen):
     layers: Literal["all", "last", "none"] | tuple[NonNegativeInt, ...] = "last"
     """Which layers: `all`, `last`, `none`, or a list of indices from 0. Adam trains the others."""
     gamma: PositiveFloat = 0.1
-    """Step length, in (0, 1] as a rule; 1 jumps to the optimum for Gaussian noise on all data."""
+    """Step length on the ELBO of all data, in (0, 1] as a rule; 1 jumps to the optimum of a
+    one-layer model with Gaussian noise, given all data at once."""
     gamma_initial: PositiveFloat | None = None
     """Step length at step 0; by default gamma itself, that is, no ramp."""
     ramp_steps: NonNegativeInt = 0
@@ -257,7 +258,7 @@ class EvaluationSettings(Frozen):
     num_samples: PositiveInt = 20
     """S, Monte-Carlo samples of the predictive density per row; one-layer models need only 1."""
     batch_size: PositiveInt = 4096
-    """Rows evaluated at once, over all slots; it bounds memory and changes no figure."""
+    """Rows evaluated at once over all slots. It bounds memory; another size draws other samples."""
 
 
 class Settings(Frozen):

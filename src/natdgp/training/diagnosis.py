@@ -21,7 +21,8 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
         wrong = [
             name.lstrip(".")
             for name, parameter in gpflow.utilities.parameter_dict(layer).items()
-            if not bool(tf.reduce_all(tf.math.is_finite(parameter)))
+            if not name.startswith("._")  # Keras keeps its own lists of the same variables
+            and not bool(tf.reduce_all(tf.math.is_finite(parameter)))
         ]
         if wrong:
             place = _place(model, layer)

@@ -87,15 +87,20 @@ class DeepGPController(keras.TFKerasTrialController):
     def _load_model_weights(self, model_weights_checkpoint_path: Path) -> None:
         status = self.model.load_weights(str(model_weights_checkpoint_path))
         status.assert_existing_objects_matched()
+
+    def _load(self, load_path: Path) -> None:
+        super()._load(load_path)
         started = self.env.steps_completed
         if int(self.model.step) != started:
             logger.info(
-                "Starting from another trial's checkpoint (step %d): parameters and optimizer "
-                "state are kept, the schedules and the order of the data start at step %d.",
+                "Starting from another trial's checkpoint (step %d): parameters and Adam's moments "
+                "are kept, the schedules and the order of the data start at step %d.",
                 int(self.model.step),
                 started,
             )
             self.model.step.assign(started)
+            self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
+            self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
 
     def _launch_fit(self) -> None:
         try:

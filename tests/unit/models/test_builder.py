@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+from typing import Any
+
+import gpflow
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
+from natdgp.models.builder import JITTER, MAX_DEFAULT_WIDTH
+from natdgp.models.inducing import kmeans_inducing_points
+from natdgp.settings import GaussianSettings, KernelSettings, ModelSettings, StudentTSettings
+from tests.conftest import FloatArray
+
+N = 60
+SEED = 5
+
+
+def _rows(width: int = 3) -> FloatArray:
+    """Correlated columns of unequal variance, so that principal components are distinct."""
+    generator = np.random.default_rng(0)
+    mixing = generator.normal(size=(width, width)) * np.arange(1, width + 1)
+    return generator.normal(size=(N, width)) @ mixing
+
+
+def _build(
+    X: FloatArray | None = None, *, input_dim: int = 3, output_dim: int = 1, **settings: Any
+) -> DeepGP:
+    X = _rows(input_dim) if X is None else X
+    return build_deep_gp(
+        ModelSettings(**{"inducing_points": 6, **settings}),
+        TaskShape(len(X), input_dim, output_dim),
+        seed=SEED,
+        X=X,
+    )
+
+
+def _shell(*, input_dim: int = 3, output_dim: int = 1, **settings: Any) -> DeepGP:
+    return build_deep_gp(
+        ModelSettings(**{"inducing_points": 6, **settings}),
+        TaskShape(N, input_dim, output_dim),
+        seed=SEED,
+    )
+
+
+def _Z(deep_gp: DeepGP, layer: int) -> Any:
+    return deep_gp.f_layers[layer].inducing_variable.inducing_variable.Z
+
+
+def _kernel(deep_gp: DeepGP, layer: int = 0) -> Any:
+    (kernel,) = deep_gp.f_layers[layer].kernel.latent_kernels
+    return kernel
+
+
+# --- widths and mean functions ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("input_dim", "hidden_width", "widths"),
+    [
+        (3, None, [3, 3, 2]),
+        (MAX_DEFAULT_WIDTH + 5, None, [MAX_DEFAULT_WIDTH, MAX_DEFAULT_WIDTH, 2]),
+        (3, 2, [2, 2, 2]),
+        (3, 5, [5, 5, 2]),
+    ],
+)
+def test_widths_of_the_layers(input_dim: int, hidden_width: int | None, widths: list[int]) -> None:
+    deep_gp = _build(
+        layers=3,
+        inducing_points=(4, 5, 6),
+        hidden_width=hidden_width,
+        input_dim=input_dim,
+        output_dim=2,
+    )
+    input_dims = [input_dim, *widths[:-1]]
+    for index, (M, in_dim, out_dim) in enumerate(zip((4, 5, 6), input_dims, widths, strict=True)):
+        layer = deep_gp.f_layers[index]
+        assert _Z(deep_gp, index).shape == (M, in_dim)
+        assert layer.q_mu.shape == (M, out_dim)
+        assert layer.q_sqrt.shape == (out_dim, M, M)
+        assert layer.name == f"layer_{index}"
+        assert layer.num_data == N
+    assert deep_gp.num_data == N
+
+
+def test_one_layer_has_no_inner_one() -> None:
+    deep_gp = _build(layers=1)
+    assert len(deep_gp.f_layers) == 1
+    assert isinstance(deep_gp.f_layers[0].mean_function, gpflow.mean_functions.Zero)
+    np.testing.assert_array_equal(
+        deep_gp.f_layers[0].q_sqrt.numpy(), np.eye(6)[None]
+    )
+
+
+def test_inner_mean_function_is_the_identity_where_widths_agree() -> None:
+    X = _rows()
+    mean_function = _build(layers=2).f_layers[0].mean_function
+    np.testing.assert_array_equal(mean_function(X), X)
+
+
+def test_inner_mean_function_is_the_leading_principal_components_where_it_narrows() -> None:
+    X = _rows(5)
+    deep_gp = _build(X, layers=3, hidden_width=2, input_dim=5)
+    A = deep_gp.f_layers[0].mean_function.A.numpy()
+    _, _, right = np.linalg.svd(X - X.mean(axis=0), full_matrices=False)  # variances descend
+    # Components are known up to sign; two solvers agree on them to rounding.
+    np.testing.assert_allclose(np.abs(right[:2] @ A), np.eye(2), atol=1e-10)
+    np.testing.assert_allclose(deep_gp.f_layers[0].mean_function(X), X @ A, atol=1e-12)
+    assert isinstance(deep_gp.f_layers[1].mean_function, gpflow.mean_functions.Identity)
+
+
+def test_inner_mean_function_pads_with_zeros_where_it_widens() -> None:
+    X = _rows()
+    deep_gp = _build(X, layers=2, hidden_width=5)
+    padded = np.concatenate([X, np.zeros((N, 2))], axis=1)
+    np.testing.assert_array_equal(deep_gp.f_layers[0].mean_function(X), padded)
+
+
+@pytest.mark.parametrize("hidden_width", [2, 3, 5])
+def test_mean_functions_are_not_trained(hidden_width: int) -> None:
+    for layer in _build(layers=3, hidden_width=hidden_width).f_layers:
+        assert layer.mean_function.trainable_variables == ()
+
+
+def test_last_mean_function_is_zero_even_where_widths_agree() -> None:
+    X = _rows(1)
+    mean_function = _build(X, layers=2, input_dim=1).f_layers[-1].mean_function
+    np.testing.assert_array_equal(mean_function(X), np.zeros((N, 1)))
+
+
+# --- inducing inputs and q(u) -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hidden_width", [2, 3, 5])
+def test_inducing_inputs_start_at_centres_of_rows_pushed_through_mean_functions(
+    hidden_width: int,
+) -> None:
+    X = _rows()
+    deep_gp = _build(X, layers=3, inducing_points=(6, 7, 8), hidden_width=hidden_width)
+    inputs = X
+    for index, M in enumerate((6, 7, 8)):
+        Z = kmeans_inducing_points(inputs, M, SEED)
+        np.testing.assert_allclose(_Z(deep_gp, index).numpy(), Z, atol=1e-12)  # rounding
+        inputs = np.asarray(deep_gp.f_layers[index].mean_function(inputs))
+
+
+def test_too_few_rows_are_told() -> None:
+    with pytest.raises(TooFewRows, match=r"inducing_points is 61 .* only 60 distinct rows"):
+        _build(inducing_points=(6, 61))
+
+
+def test_inner_layers_start_almost_certain_and_the_last_at_the_prior() -> None:
+    deep_gp = _build(layers=3, inner_q_sqrt_scale=1e-3)
+    for layer, scale in zip(deep_gp.f_layers, (1e-3, 1e-3, 1.0), strict=True):
+        identity = np.broadcast_to(np.eye(6), layer.q_sqrt.shape)
+        np.testing.assert_allclose(layer.q_sqrt.numpy(), scale * identity, rtol=1e-12)
+        np.testing.assert_array_equal(layer.q_mu.numpy(), np.zeros(layer.q_mu.shape))
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_inducing_inputs_are_trained_if_the_settings_say_so(trained: bool) -> None:
+    deep_gp = _build(train_inducing_points=trained)
+    for index, layer in enumerate(deep_gp.f_layers):
+        names = {id(v) for v in layer.trainable_variables}
+        assert (id(_Z(deep_gp, index).unconstrained_variable) in names) is trained
+        assert id(layer.q_mu.unconstrained_variable) in names
+        assert id(_kernel(deep_gp, index).variance.unconstrained_variable) in names
+
+
+# --- kernels and likelihoods ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [
+        ("squared_exponential", gpflow.kernels.SquaredExponential),
+        ("matern32", gpflow.kernels.Matern32),
+        ("matern52", gpflow.kernels.Matern52),
+    ],
+)
+def test_kernels_by_name_each_layer_its_own(name: Any, cls: type) -> None:
+    deep_gp = _build(kernel=KernelSettings(name=name, variance=2.5))
+    kernels = [_kernel(deep_gp, index) for index in range(2)]
+    assert kernels[0] is not kernels[1]
+    for kernel in kernels:
+        assert type(kernel) is cls
+        assert float(kernel.variance.numpy()) == pytest.approx(2.5, rel=1e-12)  # through softplus and back
+
+
+@pytest.mark.parametrize("ard", [True, False])
+@pytest.mark.parametrize("lengthscale", [None, 0.7])
+def test_lengthscales_one_per_input_or_one_for_all(ard: bool, lengthscale: float | None) -> None:
+    deep_gp = _build(kernel=KernelSettings(ard=ard, lengthscale=lengthscale), hidden_width=2)
+    for index, in_dim in enumerate((3, 2)):
+        lengthscales = _kernel(deep_gp, index).lengthscales
+        assert lengthscales.shape == ((in_dim,) if ard else ())
+        expected = lengthscale or np.sqrt(in_dim)
+        np.testing.assert_allclose(lengthscales.numpy(), expected, rtol=1e-12)
+
+
+def test_gaussian_likelihood_starts_at_its_variance() -> None:
+    likelihood = _build(likelihood=GaussianSettings(variance=0.3)).likelihood
+    assert isinstance(likelihood, gpflow.likelihoods.Gaussian)
+    assert float(likelihood.variance.numpy()) == pytest.approx(0.3, rel=1e-12)
+    assert len(likelihood.trainable_variables) == 1
+
+
+def test_student_t_likelihood_trains_its_scale_alone() -> None:
+    settings = StudentTSettings(name="student_t", scale=0.4, degrees_of_freedom=5.0)
+    likelihood = _build(likelihood=settings).likelihood
+    assert isinstance(likelihood, gpflow.likelihoods.StudentT)
+    assert float(likelihood.scale.numpy()) == pytest.approx(0.4, rel=1e-12)
+    assert float(likelihood.df) == 5.0
+    assert len(likelihood.trainable_variables) == 1
+
+
+# --- float type -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("hidden_width", [2, 3, 5])
+def test_float_type_holds_all_the_way(dtype: Any, hidden_width: int) -> None:
+    X = _rows().astype(dtype)
+    deep_gp = _build(X, layers=3, hidden_width=hidden_width, dtype=dtype)
+    assert {v.dtype.name for v in deep_gp.variables} == {dtype}
+    assert gpflow.default_float() == np.dtype(dtype)
+    assert gpflow.config.default_jitter() == JITTER[dtype]
+    mean, var = deep_gp.predict_f_samples(tf.constant(X[:4]))
+    assert (mean.dtype.name, var.dtype.name) == (dtype, dtype)
+    assert deep_gp.prior_kl_per_datum().dtype.name == dtype
+    shell = _shell(layers=3, hidden_width=hidden_width, dtype=dtype)
+    assert {v.dtype.name for v in shell.variables} == {dtype}
+
+
+# --- shells -----------------------------------------------------------------------------------
+
+SHAPES: list[dict[str, Any]] = [
+    {"layers": 1},
+    {"layers": 3, "hidden_width": 2, "inducing_points": (4, 5, 6)},
+    {"layers": 2, "hidden_width": 5, "train_inducing_points": False},
+    {"likelihood": StudentTSettings(name="student_t"), "kernel": KernelSettings(ard=False)},
+]
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+def test_a_shell_has_the_variables_of_the_full_model(settings: dict[str, Any]) -> None:
+    full, shell = _build(output_dim=2, **settings), _shell(output_dim=2, **settings)
+    described = [
+        [(v.name, v.shape.as_list(), v.dtype, v.trainable) for v in deep_gp.variables]
+        for deep_gp in (full, shell)
+    ]
+    assert described[0] == described[1]
+
+
+@pytest.mark.parametrize("settings", SHAPES)
+def test_a_shell_restored_from_the_full_model_predicts_as_it_does(
+    settings: dict[str, Any], tmp_path: Any
+) -> None:
+    full, shell = _build(**settings), _shell(**settings)
+    generator = np.random.default_rng(1)
+    for layer in full.f_layers:
+        layer.q_mu.assign(generator.normal(size=layer.q_mu.shape))
+    X = tf.constant(_rows()[:7])
+    expected = full.predict_f_samples(X)
+    assert np.all(shell.predict_f_samples(X)[0] != expected[0])  # different before
+
+    path = tf.train.Checkpoint(full).write(str(tmp_path / "weights"))
+    tf.train.Checkpoint(shell).read(path).assert_consumed()
+    for ours, theirs in zip(shell.predict_f_samples(X), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
