@@ -1,13 +1,14 @@
 """Data: sources, division, scaling and the stateless input pipeline."""
 
 from natdgp.data.pipeline import evaluation_dataset, training_dataset
-from natdgp.data.prepare import Prepared, Rows, prepare
+from natdgp.data.prepare import Numbers, Prepared, Rows, prepare
 from natdgp.data.scaling import Scaling
 from natdgp.data.sources import load_table
 from natdgp.data.table import DataError, Table
 
 __all__ = [
     "DataError",
+    "Numbers",
     "Prepared",
     "Rows",
     "Scaling",

@@ -13,14 +13,17 @@ from natdgp.data.sources import load_table
 from natdgp.data.split import divide
 from natdgp.settings.schema import FlightsSettings, TableSettings
 
+Numbers = npt.NDArray[np.floating[Any]]
+"""An array in one of the models' float types."""
+
 
 @dataclass(frozen=True)
 class Rows:
     """Standardised rows in the model's dtype."""
 
-    X: npt.NDArray[np.floating[Any]]
+    X: Numbers
     """Features [N, D]."""
-    Y: npt.NDArray[np.floating[Any]]
+    Y: Numbers
     """Targets [N, Q]."""
 
     def __len__(self) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import gpflow
 import numpy as np
-import numpy.typing as npt
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
 
+from natdgp.data import Numbers
 from natdgp.models.deep_gp import DeepGP, GPLayer
 from natdgp.models.inducing import kmeans_inducing_points
 from natdgp.models.noise import SamplingNoise
@@ -29,8 +28,6 @@ _KERNELS = {
     "matern52": gpflow.kernels.Matern52,
 }
 
-FloatArray = npt.NDArray[np.floating[Any]]
-
 
 @dataclass(frozen=True)
 class TaskShape:
@@ -45,7 +42,7 @@ class TaskShape:
 
 
 def build_deep_gp(
-    settings: ModelSettings, shape: TaskShape, *, seed: int, X: FloatArray | None = None
+    settings: ModelSettings, shape: TaskShape, *, seed: int, X: Numbers | None = None
 ) -> DeepGP:
     """Build a deep GP in the settings' float type, which becomes GPflow's default.
 
@@ -126,7 +123,7 @@ def _likelihood(settings: LikelihoodSettings) -> gpflow.likelihoods.Likelihood:
 
 
 def _inner_mean_function(
-    inputs: FloatArray | None, in_dim: int, out_dim: int
+    inputs: Numbers | None, in_dim: int, out_dim: int
 ) -> gpflow.functions.MeanFunction:
     if in_dim == out_dim:
         return gpflow.mean_functions.Identity(in_dim)

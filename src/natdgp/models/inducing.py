@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy.cluster.vq import kmeans2
+
+from natdgp.data import Numbers
 
 ROWS_PER_CENTRE = 100
 """K-means sees at most this many rows per centre: more hardly move the centres."""
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class TooFewRows(ValueError):
     """The training data have fewer distinct rows than the model has inducing points."""
 
 
-def kmeans_inducing_points(X: FloatArray, num_inducing: int, seed: int) -> FloatArray:
+def kmeans_inducing_points(X: Numbers, num_inducing: int, seed: int) -> Numbers:
     """Centres of k-means (k-means++ start) over a seeded subsample of distinct rows.
 
     :param X: [N, D] standardised inputs.

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 from scipy.special import erf
 from scipy.stats import norm
 
-from natdgp.data import Rows, Scaling
-
-FloatArray = npt.NDArray[np.floating[Any]]
+from natdgp.data import Numbers, Rows, Scaling
 
 
 def baseline_figures(train: Rows, test: Rows, scaling: Scaling) -> dict[str, dict[str, float]]:
@@ -32,16 +27,14 @@ def baseline_figures(train: Rows, test: Rows, scaling: Scaling) -> dict[str, dic
     }
 
 
-def _least_squares(
-    A_train: FloatArray, Y_train: FloatArray, A_test: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _least_squares(A_train: Numbers, Y_train: Numbers, A_test: Numbers) -> tuple[Numbers, Numbers]:
     weights, *_ = np.linalg.lstsq(A_train, Y_train, rcond=None)
     residual_std = np.std(Y_train - A_train @ weights, axis=0)
     return A_test @ weights, residual_std
 
 
 def _gaussian_figures(
-    mean: FloatArray, std: FloatArray, Y: FloatArray, scaling: Scaling
+    mean: Numbers, std: Numbers, Y: Numbers, scaling: Scaling
 ) -> dict[str, float]:
     y_std = scaling.y_std
     error = Y - mean

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from natdgp.data import Rows, evaluation_dataset
+from natdgp.data import Numbers, Rows, evaluation_dataset
 from natdgp.models import Stream
 from natdgp.models.record import ModelRecord
 from natdgp.training import NatGradModel, build_training_model
@@ -22,19 +21,18 @@ WEIGHTS_NAME = "determined-keras-model-weights"
 _BISECTIONS = 60
 """Halvings of a quantile's bracket: its width shrinks by 1e18, to the last bit of a float64."""
 
-FloatArray = npt.NDArray[np.floating[Any]]
-Table = FloatArray | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
+Table = Numbers | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The predictive distribution of y at n inputs, in the original units."""
 
-    mean: FloatArray
+    mean: Numbers
     """[n, Q]."""
-    std: FloatArray
+    std: Numbers
     """[n, Q], noise included."""
-    quantiles: dict[float, FloatArray]
+    quantiles: dict[float, Numbers]
     """Level to [n, Q]."""
 
 
@@ -110,8 +108,8 @@ class TrainedModel:
     def _batch_size(self) -> int:
         return self.record.settings.evaluation.batch_size
 
-    def _inputs(self, X: Table) -> FloatArray:
-        if isinstance(X, (np.ndarray, list, tuple)):
+    def _inputs(self, X: Table) -> Numbers:
+        if isinstance(X, (np.ndarray, Sequence)):
             inputs = np.asarray(X, dtype=np.float64)
         else:
             missing = [name for name in self.features if name not in X]
@@ -120,8 +118,7 @@ class TrainedModel:
                     f"columns missing: {', '.join(missing)}; the model predicts from "
                     f"{', '.join(self.features)}"
                 )
-            columns = [np.asarray(X[name], dtype=np.float64) for name in self.features]
-            inputs = np.stack(columns, axis=1)
+            inputs = np.column_stack([_numbers(name, X[name]) for name in self.features])
         if inputs.ndim != 2 or inputs.shape[1] != len(self.features) or len(inputs) == 0:
             raise ValueError(
                 f"X has shape {list(inputs.shape)}; expected [n, {len(self.features)}] with n > 0 "
@@ -171,6 +168,13 @@ class TrainedModel:
             below = self.model.predictive.cdf(f_mean, f_var, middle) < level
             low, high = tf.where(below, middle, low), tf.where(below, high, middle)
         return 0.5 * (low + high)
+
+
+def _numbers(name: str, column: npt.ArrayLike) -> Numbers:
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"column {name} does not hold numbers: {error}") from error
 
 
 def load(path: str | Path) -> TrainedModel:

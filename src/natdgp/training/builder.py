@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from gpflow.optimizers import NaturalGradient
 
+from natdgp.data import Numbers
 from natdgp.models import TaskShape, build_deep_gp
 from natdgp.parallel import Reducer
 from natdgp.settings import Settings
@@ -23,7 +23,7 @@ def build_training_model(
     y_std: npt.NDArray[np.float64],
     *,
     seed: int,
-    X: npt.NDArray[np.floating[Any]] | None = None,
+    X: Numbers | None = None,
     reducer: Reducer | None = None,
 ) -> NatGradModel:
     """Build the model, not yet compiled.
