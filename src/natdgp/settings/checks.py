@@ -46,6 +46,18 @@ def every_slot_has_a_row(config: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
+def one_slot(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Until gradients are reduced over slots, several would train a model each."""
+    slots = _at(config, "resources.slots_per_trial")
+    if isinstance(slots, int) and slots > 1:
+        yield Problem(
+            "resources.slots_per_trial",
+            slots,
+            "several slots are not supported yet: gradients are not reduced over them",
+            "set it to 1",
+        )
+
+
 def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Determined's default image has no TensorFlow."""
     image = _at(config, "environment.image")
@@ -67,6 +79,7 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
 CHECKS: Final[tuple[Check, ...]] = (
     epochs_have_a_length,
     every_slot_has_a_row,
+    one_slot,
     image_has_tensorflow,
 )
 

@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings.checks import epochs_have_a_length, every_slot_has_a_row, image_has_tensorflow
+from natdgp.settings.checks import (
+    epochs_have_a_length,
+    every_slot_has_a_row,
+    image_has_tensorflow,
+    one_slot,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,11 @@ def test_a_batch_has_a_row_for_every_slot(rows: int, slots: int | None, wrong: b
         "resources": {} if slots is None else {"slots_per_trial": slots},
     }
     assert len(list(every_slot_has_a_row(config))) == wrong
+
+
+@pytest.mark.parametrize(("slots", "wrong"), [(2, True), (1, False), (None, False)])
+def test_several_slots_are_refused_by_name(slots: int | None, wrong: bool) -> None:
+    assert len(list(one_slot({"resources": {"slots_per_trial": slots}}))) == wrong
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ entrypoint: python3 -m determined.launch.horovod --autohorovod --trial trials.de
 environment:
   image: determinedai/tensorflow-ngc:0.38.1
 resources:
-  slots_per_trial: 2
+  slots_per_trial: 1
 searcher:
   name: single
   metric: val_nlpd
@@ -183,17 +183,17 @@ BROKEN = """
 + min_checkpoint_period: {batches: 1, records: 9}  # HERE
 = min_checkpoint_period: got batches and records
 
--   slots_per_trial: 2
+-   slots_per_trial: 1
 +   slots_per_trial: 0  # HERE
 = resources.slots_per_trial: must be a whole number above 0
 
--   slots_per_trial: 2
+-   slots_per_trial: 1
 +   slot_per_trial: 2  # HERE
 = resources.slot_per_trial: did you mean slots_per_trial?
 
--   global_batch_size: 64
-+   global_batch_size: 1  # HERE
-= hyperparameters.global_batch_size: must be at least resources.slots_per_trial, 2
+-   slots_per_trial: 1
++   slots_per_trial: 2  # HERE
+= resources.slots_per_trial: several slots are not supported yet
 
 - environment:
 -   image: determinedai/tensorflow-ngc:0.38.1
@@ -364,7 +364,7 @@ def problems_of(path: Path, *overrides: str) -> tuple[Problem, ...]:
 def test_the_file_that_is_broken_below_is_valid_before(tmp_path: Path) -> None:
     experiment = read_experiment(write(tmp_path, VALID))
     assert experiment.settings.global_batch_size == 64
-    assert experiment.config["resources"] == {"slots_per_trial": 2}
+    assert experiment.config["resources"] == {"slots_per_trial": 1}
     assert experiment.config["scheduling_unit"] == 100
     assert experiment.trial == "trials.deep_gp:DeepGPTrial"
     assert experiment.path == str(tmp_path / "experiment.yaml")
@@ -383,7 +383,7 @@ def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path
     text = VALID.replace("name: small\n", "")
     for right, wrong in (
         ("tensorflow-ngc", "pytorch-ngc"),
-        ("slots_per_trial: 2", "slots_per_trial: 128"),
+        ("slots_per_trial: 1", "slots_per_trial: 128"),
         ("val_nlpd", "val_nlp"),
         ("source: flights", "source: fligths"),
         ("layers: 2", "layrs: 2"),
@@ -393,6 +393,7 @@ def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path
     assert [(problem.path, problem.line) for problem in found] == [
         ("name", None),
         ("environment.image", 3),
+        ("resources.slots_per_trial", 5),
         ("searcher.metric", 8),
         ("data.source", 11),
         ("hyperparameters.global_batch_size", 14),
