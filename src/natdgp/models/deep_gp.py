@@ -10,6 +10,7 @@ import gpflux
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from natdgp.models.conditional import whitened_marginals
 from natdgp.models.noise import SamplingNoise
 
 
@@ -27,6 +28,17 @@ class GPLayer(gpflux.layers.GPLayer):
         super().__init__(*args, **kwargs)
         self._index = index
         self._noise = noise
+
+    def predict(
+        self, inputs: tf.Tensor, *, full_cov: bool = False, full_output_cov: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """As GPflux's; marginals are computed by :func:`whitened_marginals`."""
+        if full_cov or full_output_cov:
+            return super().predict(inputs, full_cov=full_cov, full_output_cov=full_output_cov)
+        mean, var = whitened_marginals(
+            inputs, self.inducing_variable, self.kernel, self.q_mu, self.q_sqrt
+        )
+        return mean + self.mean_function(inputs), var
 
     def _convert_to_tensor_fn(self, distribution: tfp.distributions.Distribution) -> tf.Tensor:
         mean, std = distribution.loc, distribution.scale.diag  # [n, Q], or [S * n, Q] further in

@@ -88,9 +88,7 @@ def test_one_layer_has_no_inner_one() -> None:
     deep_gp = _build(layers=1)
     assert len(deep_gp.f_layers) == 1
     assert isinstance(deep_gp.f_layers[0].mean_function, gpflow.mean_functions.Zero)
-    np.testing.assert_array_equal(
-        deep_gp.f_layers[0].q_sqrt.numpy(), np.eye(6)[None]
-    )
+    np.testing.assert_array_equal(deep_gp.f_layers[0].q_sqrt.numpy(), np.eye(6)[None])
 
 
 def test_inner_mean_function_is_the_identity_where_widths_agree() -> None:
@@ -185,7 +183,9 @@ def test_kernels_by_name_each_layer_its_own(name: Any, cls: type) -> None:
     assert kernels[0] is not kernels[1]
     for kernel in kernels:
         assert type(kernel) is cls
-        assert float(kernel.variance.numpy()) == pytest.approx(2.5, rel=1e-12)  # through softplus and back
+        assert float(kernel.variance.numpy()) == pytest.approx(
+            2.5, rel=1e-12
+        )  # through softplus and back
 
 
 @pytest.mark.parametrize("ard", [True, False])

@@ -65,7 +65,11 @@ def _figures(sums: PredictiveSums) -> dict[str, float]:
 
 
 def _add(
-    sums: PredictiveSums, deep_gp: DeepGP, batch: Batch, rows: slice = slice(None), num_rows: int = 0
+    sums: PredictiveSums,
+    deep_gp: DeepGP,
+    batch: Batch,
+    rows: slice = slice(None),
+    num_rows: int = 0,
 ) -> None:
     """Add some rows of a batch, under the draw of noise of the whole of it."""
     mean, var, Y = batch
@@ -105,16 +109,18 @@ def test_log_density_is_that_of_scipys_mixture() -> None:
     logs = stats.norm.logpdf(Y, mean, np.sqrt(var + NOISE)).sum(axis=-1)  # joint in each sample
     expected = special.logsumexp(logs, axis=0) - np.log(3)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    product_of_marginals = np.log(
-        stats.norm.pdf(Y, mean, np.sqrt(var + NOISE)).mean(axis=0)
-    ).sum(axis=-1)
+    product_of_marginals = np.log(stats.norm.pdf(Y, mean, np.sqrt(var + NOISE)).mean(axis=0)).sum(
+        axis=-1
+    )
     assert np.all(np.abs(found - product_of_marginals) > 1e-3)
 
 
 def test_log_density_is_the_log_of_the_mean_and_not_the_mean_of_logs() -> None:
     mean = np.array([-3.0, 3.0])[:, None, None]
     var = np.full((2, 1, 1), 0.3)
-    found = float(mixture_log_density(gpflow.likelihoods.Gaussian(NOISE), mean, var, np.array([[3.0]]))[0])
+    found = float(
+        mixture_log_density(gpflow.likelihoods.Gaussian(NOISE), mean, var, np.array([[3.0]]))[0]
+    )
     std = np.sqrt(0.3 + NOISE)
     log_of_mean = np.log(0.5 * stats.norm.pdf(0, 0, std) + 0.5 * stats.norm.pdf(6, 0, std))
     mean_of_logs = 0.5 * (stats.norm.logpdf(0, 0, std) + stats.norm.logpdf(6, 0, std))
@@ -216,9 +222,7 @@ def test_mixture_crps_is_the_integral_that_defines_it(S: int) -> None:
 def _gaussian_crps(mean: Any, std: Any, y: Any) -> Any:
     """Gneiting & Raftery (2007), equation 21."""
     z = (y - mean) / std
-    return std * (
-        z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi)
-    )
+    return std * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
 
 
 def test_crps_of_one_gaussian_is_its_closed_form() -> None:
@@ -237,7 +241,9 @@ def test_gaussian_crps_counts_the_noise() -> None:
     mean, var, Y = _batch(S=1)
     deep_gp = _deep_gp()
     found = predictive_of(deep_gp.likelihood, deep_gp).crps(mean, var, Y)
-    np.testing.assert_allclose(found, _gaussian_crps(mean[0], np.sqrt(var[0] + NOISE), Y), rtol=1e-10)
+    np.testing.assert_allclose(
+        found, _gaussian_crps(mean[0], np.sqrt(var[0] + NOISE), Y), rtol=1e-10
+    )
     assert np.all(np.abs(found - gaussian_mixture_crps(mean, var, Y)) > 1e-3)
 
 
@@ -256,7 +262,9 @@ def test_sampled_crps_is_its_double_sum(draws: list[float], y: float) -> None:
 def test_sampled_crps_is_unbiased_from_few_draws() -> None:
     R, n, y = 3, 40_000, 0.5
     draws = np.random.default_rng(0).normal(size=(R, n, 1))
-    estimates = np.asarray(sampled_crps(tf.constant(draws), tf.fill([n, 1], tf.constant(y, tf.float64))))
+    estimates = np.asarray(
+        sampled_crps(tf.constant(draws), tf.fill([n, 1], tf.constant(y, tf.float64)))
+    )
     standard_error = estimates.std() / np.sqrt(n)
     exact = float(_gaussian_crps(0.0, 1.0, y))
     assert abs(estimates.mean() - exact) < 4 * standard_error
@@ -269,7 +277,9 @@ def test_sampled_crps_agrees_with_the_mixtures_closed_form() -> None:
     R = 40_000
     generator = np.random.default_rng(1)
     component = generator.integers(4, size=(R, 1, 1))
-    m, v = (np.take_along_axis(a, np.broadcast_to(component, (R, 3, 2)), axis=0) for a in (mean, var))
+    m, v = (
+        np.take_along_axis(a, np.broadcast_to(component, (R, 3, 2)), axis=0) for a in (mean, var)
+    )
     draws = m + np.sqrt(v) * generator.normal(size=m.shape)
     found = sampled_crps(tf.constant(draws), tf.constant(Y))
     # |x - y| varies by about the draws' spread, 1: four of its standard errors.
@@ -318,7 +328,9 @@ def test_reset_forgets_all_rows() -> None:
     for used in (sums, fresh):
         _add(used, deep_gp, _batch(seed=2))
     assert _figures(sums) == _figures(fresh)
-    assert all(before[name] != value for name, value in _figures(fresh).items() if name != "coverage_95")
+    assert all(
+        before[name] != value for name, value in _figures(fresh).items() if name != "coverage_95"
+    )
 
 
 def test_figures_in_original_and_standardised_units() -> None:

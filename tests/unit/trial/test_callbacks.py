@@ -40,9 +40,7 @@ def _lengths_before_step(step: int, settings: Settings) -> tuple[float, float]:
 
 
 def test_gamma_rises_by_the_models_step_and_not_by_kerass_batch() -> None:
-    settings = _settings(
-        natural_gradient={"gamma": 0.1, "gamma_initial": 0.001, "ramp_steps": 10}
-    )
+    settings = _settings(natural_gradient={"gamma": 0.1, "gamma_initial": 0.001, "ramp_steps": 10})
     # log-linear: halfway from 1e-3 to 1e-1 is 1e-2
     assert _lengths_before_step(0, settings)[0] == pytest.approx(0.001, rel=1e-12)
     assert _lengths_before_step(5, settings)[0] == pytest.approx(0.01, rel=1e-12)

@@ -14,9 +14,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _scalars(file: Path) -> list[tuple[str, int, float]]:
-    events = map(
-        event_pb2.Event.FromString, tf.data.TFRecordDataset(str(file)).as_numpy_iterator()
-    )
+    events = map(event_pb2.Event.FromString, tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
     return [
         (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
         for event in events

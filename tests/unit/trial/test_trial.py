@@ -148,4 +148,7 @@ def test_every_part_can_be_overridden_alone(small_experiment: dict[str, Any]) ->
             return [*super().keras_callbacks(), tf.keras.callbacks.TerminateOnNaN()]
 
     callbacks = Mine(_context(small_experiment)).keras_callbacks()
-    assert [type(callback).__name__ for callback in callbacks] == ["StepLengthSchedule", "TerminateOnNaN"]
+    assert [type(callback).__name__ for callback in callbacks] == [
+        "StepLengthSchedule",
+        "TerminateOnNaN",
+    ]

@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from determined import core
+from determined.core import DummyDistributedContext
+
+from natdgp.local.contexts import (
+    LocalCheckpointContext,
+    LocalSearcherContext,
+    LocalTrainContext,
+    SignalPreemptContext,
+    local_core_context,
+)
+from natdgp.local.folder import RunFolder
+from natdgp.local.journal import VALIDATION, Journal
+from natdgp.models.record import FILE_NAME
+
+
+class Notes:
+    """An observer that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def status(self, status: str) -> None:
+        self.told.append(status)
+
+    def training(self, steps: int, metrics: Mapping[str, float]) -> None:
+        self.told.append(("training", steps, dict(metrics)))
+
+    def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
+        self.told.append(("validation", steps, dict(metrics)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run")
+
+
+def _journal(
+    folder: RunFolder,
+    validations: Mapping[int, float] | None = None,
+    *,
+    smaller_is_better: bool = True,
+) -> Journal:
+    journal = Journal(folder.metrics, up_to=0, metric="val_x", smaller_is_better=smaller_is_better)
+    for steps, value in (validations or {}).items():
+        journal.write(VALIDATION, steps, {"val_x": value})
+    return journal
+
+
+def _save(context: LocalCheckpointContext, steps: int, content: str = "whole") -> str:
+    with context.store_path({"steps_completed": steps}) as (path, storage_id):
+        (path / "weights").write_text(content)
+        (path / FILE_NAME).touch()
+    return storage_id
+
+
+def _steps(folder: RunFolder) -> list[int]:
+    return [checkpoint.steps for checkpoint in folder.checkpoints()]
+
+
+def _names(folder: RunFolder) -> set[str]:
+    return {path.name for path in (folder.root / "checkpoints").iterdir()}
+
+
+def test_a_saved_checkpoint_is_restored_by_its_id(folder: RunFolder) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    storage_id = _save(context, 4)
+    with context.restore_path(storage_id) as path:
+        assert (path / "weights").read_text() == "whole"
+        assert json.loads((path / "metadata.json").read_text()) == {"steps_completed": 4}
+    assert folder.checkpoints()[0].path == path
+
+
+def test_a_checkpoint_is_invisible_until_it_is_whole(folder: RunFolder) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    _save(context, 4)
+    with context.store_path({"steps_completed": 8}) as (path, _):
+        (path / FILE_NAME).touch()
+        assert _steps(folder) == [4]
+    assert _steps(folder) == [8]
+
+
+def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
+    folder: RunFolder,
+) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    _save(context, 4)
+    with pytest.raises(OSError, match="disk full"):  # noqa: SIM117
+        with context.store_path({"steps_completed": 8}) as (path, _):
+            (path / "left over").touch()
+            (path / FILE_NAME).touch()
+            raise OSError("disk full")
+    assert _steps(folder) == [4]
+    with context.restore_path(folder.checkpoints()[0].path.name) as path:
+        assert (path / "weights").read_text() == "whole"
+    # and the step can be saved anew, without what was left over
+    _save(context, 8)
+    assert _names(folder) == {"step-00000008"}
+    assert not (folder.checkpoint(8).path / "left over").exists()
+
+
+def test_a_step_saved_again_replaces_its_checkpoint(folder: RunFolder) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    _save(context, 4, "first")
+    _save(context, 4, "second")
+    assert _names(folder) == {"step-00000004"}
+    assert (folder.checkpoint(4).path / "weights").read_text() == "second"
+
+
+@pytest.mark.parametrize(
+    ("keep_best", "keep_latest", "smaller_is_better", "kept"),
+    [
+        (1, 1, True, [8, 20]),
+        (1, 1, False, [4, 20]),
+        (2, 1, True, [8, 16, 20]),
+        (0, 1, True, [20]),
+        (0, 0, True, [20]),  # a run must be able to go on
+        (0, 2, True, [16, 20]),
+        (1, 3, True, [8, 12, 16, 20]),
+        (9, 1, True, [4, 8, 12, 16, 20]),
+    ],
+)
+def test_the_best_and_the_latest_are_kept(
+    folder: RunFolder, keep_best: int, keep_latest: int, smaller_is_better: bool, kept: list[int]
+) -> None:
+    values = {4: 5.0, 8: 1.0, 12: 4.0, 16: 2.0, 20: 3.0}
+    everything = LocalCheckpointContext(folder, _journal(folder), 0, 9)
+    for steps in values:
+        _save(everything, steps)
+    journal = _journal(folder, values, smaller_is_better=smaller_is_better)
+    LocalCheckpointContext(folder, journal, keep_best, keep_latest).collect()
+    assert _steps(folder) == kept
+
+
+def test_saving_collects_what_is_no_longer_needed(folder: RunFolder) -> None:
+    journal = _journal(folder)
+    context = LocalCheckpointContext(folder, journal, 1, 1)
+    seen = []
+    for steps, value in {4: 2.0, 8: 1.0, 12: 3.0, 16: 4.0}.items():
+        journal.write(VALIDATION, steps, {"val_x": value})
+        _save(context, steps)
+        seen.append(_steps(folder))
+    assert seen == [[4], [8], [8, 12], [8, 16]]
+
+
+def test_the_earliest_of_equally_good_checkpoints_is_the_best(folder: RunFolder) -> None:
+    journal = _journal(folder, {4: 2.0, 8: 1.0, 12: 1.0, 16: 3.0})
+    context = LocalCheckpointContext(folder, journal, 1, 1)
+    everything = LocalCheckpointContext(folder, journal, 9, 9)
+    for steps in (4, 8, 12, 16):
+        _save(everything, steps)
+    assert [checkpoint.steps for checkpoint in context.best()] == [8, 12, 4, 16]
+    context.collect()
+    assert _steps(folder) == [8, 16]
+
+
+def test_a_checkpoint_without_a_validation_is_never_the_best(folder: RunFolder) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder, {4: 1.0}), 1, 1)
+    for steps in (2, 4, 6):
+        _save(context, steps)
+    assert [checkpoint.steps for checkpoint in context.best()] == [4]
+    assert _steps(folder) == [4, 6]
+
+
+def test_reports_reach_journal_and_observer(folder: RunFolder) -> None:
+    notes = Notes()
+    journal = _journal(folder)
+    context = LocalTrainContext(folder, journal, notes)
+    context.set_status("training")
+    context.report_training_metrics(2, {"loss": 1.0})
+    assert (context._get_last_validation(), context.get_experiment_best_validation()) == (
+        None,
+        None,
+    )
+    context.report_validation_metrics(2, {"val_x": 0.5})
+    assert notes.told == [
+        "training",
+        ("training", 2, {"loss": 1.0}),
+        ("validation", 2, {"val_x": 0.5}),
+    ]
+    assert (context._get_last_validation(), context.get_experiment_best_validation()) == (2, 0.5)
+    assert context.get_tensorboard_path() == folder.tensorboard
+
+
+def test_an_early_exit_is_remembered(folder: RunFolder) -> None:
+    context = LocalTrainContext(folder, _journal(folder), Notes())
+    assert context.early_exit is None
+    context.report_early_exit(core.EarlyExitReason.INVALID_HP)
+    assert context.early_exit == core.EarlyExitReason.INVALID_HP
+
+
+@pytest.mark.parametrize("unit", ["batches", "records", "epochs"])
+def test_there_is_one_searcher_operation_of_the_configured_length(unit: str) -> None:
+    context = LocalSearcherContext(DummyDistributedContext(), {unit: 7})
+    assert context.get_configured_units() == core.Unit[unit.upper()]
+    lengths = []
+    for operation in context._operations(core.SearcherMode.ChiefOnly):
+        lengths.append(operation.length)
+        operation.report_progress(3.0)
+        operation.report_completed(0.5)
+    assert lengths == [7]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
+    received: list[int] = []
+    asked = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, lambda n, _: received.append(n)) for each in asked}
+    handlers = {each: signal.getsignal(each) for each in asked}
+    try:
+        context = SignalPreemptContext(DummyDistributedContext())
+        os.kill(os.getpid(), number)  # before the start, a signal is none of its business
+        context.start()
+        assert {signal.getsignal(each) for each in asked}.isdisjoint(handlers.values())
+        assert not context.should_preempt()
+        os.kill(os.getpid(), number)
+        assert context.should_preempt()
+        assert context.signal == number
+        assert received == [number]
+        os.kill(os.getpid(), number)
+        assert received == [number, number]
+        context.close()
+        assert {each: signal.getsignal(each) for each in asked} == handlers
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def test_handlers_are_restored_after_a_run_without_signals() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    context = SignalPreemptContext(DummyDistributedContext())
+    context.start()
+    context.close()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert not context.should_preempt()
+
+
+def test_the_parts_make_one_core_context(folder: RunFolder) -> None:
+    context = local_core_context(
+        folder,
+        _journal(folder),
+        Notes(),
+        max_length={"batches": 4},
+        keep_best=1,
+        keep_latest=1,
+    )
+    assert isinstance(context.checkpoint, LocalCheckpointContext)
+    assert isinstance(context.preempt, SignalPreemptContext)
+    assert isinstance(context.train, LocalTrainContext)
+    assert isinstance(context.searcher, LocalSearcherContext)
+    assert context.distributed.size == 1

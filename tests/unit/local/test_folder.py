@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
+from natdgp.models.record import FILE_NAME
+
+
+def _everything(root: Path) -> dict[str, bytes | None]:
+    return {
+        str(path.relative_to(root)): path.read_bytes() if path.is_file() else None
+        for path in root.rglob("*")
+    }
+
+
+def test_a_new_folder_has_a_place_for_everything(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "deep" / "run")
+    assert {path.name for path in folder.root.iterdir()} == {"checkpoints", "code", "tensorboard"}
+    assert not folder.checkpoints()
+
+
+def test_an_empty_folder_may_be_claimed(tmp_path: Path) -> None:
+    assert RunFolder.create(tmp_path).root == tmp_path
+
+
+def test_an_earlier_run_is_refused_with_the_command_that_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "my run"
+    RunFolder.create(root).write_config({"name": "mine"})
+    before = _everything(root)
+    with pytest.raises(FolderError) as raised:
+        RunFolder.create(root)
+    assert f"natdgp train --resume '{root}'" in str(raised.value)
+    assert "--out" in str(raised.value)
+    assert _everything(root) == before
+
+
+def test_a_folder_of_something_else_is_refused_without_a_resume(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(FolderError, match="exists already; choose another folder with --out"):
+        RunFolder.create(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_in_the_way_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FolderError, match="another folder with --out"):
+        RunFolder.create(tmp_path / "file" / below)
+
+
+def test_default_names_count_up(tmp_path: Path) -> None:
+    names = [RunFolder.create_next(tmp_path, "flights").root.name for _ in range(3)]
+    assert names == ["flights", "flights-2", "flights-3"]
+
+
+def test_default_names_fill_gaps_and_never_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "flights").touch()
+    (tmp_path / "flights-3").mkdir()
+    assert RunFolder.create_next(tmp_path, "flights").root.name == "flights-2"
+    assert RunFolder.create_next(tmp_path, "flights").root.name == "flights-4"
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_what_is_no_run_is_not_opened(tmp_path: Path, content: str | None) -> None:
+    root = tmp_path / "other"
+    if content:
+        root.mkdir()
+        (root / content).touch()
+    with pytest.raises(FolderError, match=r"not the folder of a run: it has no config\.yaml"):
+        RunFolder.open(root)
+
+
+def test_relative_folders_stay_where_they_are_when_the_run_works_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    created = RunFolder.create(Path("runs/a"))
+    created.write_config({})
+    opened = RunFolder.open(Path("runs/a"))
+    assert created.shown == opened.shown == Path("runs/a")
+    monkeypatch.chdir(created.code)
+    assert created == opened
+    assert opened.config.is_file()
+    assert opened.shown == tmp_path / "runs" / "a"
+
+
+def test_only_whole_checkpoints_are_seen_oldest_first(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for steps in (12, 4, 100_000_000):
+        place = folder.checkpoint(steps)
+        place.path.mkdir()
+        (place.path / FILE_NAME).touch()
+    folder.checkpoint(8).path.mkdir()  # without a record
+    aside = tmp_path / "checkpoints" / ".step-00000016.partial"
+    aside.mkdir()
+    (aside / FILE_NAME).touch()
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 12, 100_000_000]
+    folder.remove(folder.checkpoint(12))
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 100_000_000]
+
+
+def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config({"name": "mine"})
+    folder.metrics.touch()
+    folder.discard_unless_begun()
+    assert not folder.root.exists()
+
+
+@pytest.mark.parametrize("left", ["report", "checkpoint"])
+def test_a_run_that_left_a_result_stays(tmp_path: Path, left: str) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    if left == "report":
+        folder.metrics.write_text('{"group": "training"}\n')
+    else:
+        folder.checkpoint(0).path.mkdir()
+        (folder.checkpoint(0).path / FILE_NAME).touch()
+    before = _everything(folder.root)
+    folder.discard_unless_begun()
+    assert _everything(folder.root) == before
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": 2, "b": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    assert not list(read_json_lines(path))
+    path.write_text('{"a": 1}\n{"a": "\\u2028"}\n{"a": ')
+    assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]

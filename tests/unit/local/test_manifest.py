@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natdgp.local.manifest import Manifest
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_session_is_on_disk_from_its_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["natdgp", "train", "my file.yaml"])
+    Manifest(tmp_path / "manifest.json", seed=7)
+    content = _read(tmp_path / "manifest.json")
+    (session,) = content["sessions"]
+    assert content["seed"] == 7
+    assert session["command"] == "natdgp train 'my file.yaml'"
+    assert session["versions"].keys() >= {"natdgp", "python", "tensorflow", "gpflow", "determined"}
+    assert session["machine"].keys() == {"platform", "cores", "gpus"}
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", session["started"])
+    assert "ended" not in session
+
+
+def test_sessions_add_up_over_resumes(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    first = Manifest(path, seed=1)
+    first.close(ended_as="interrupted", steps=8, seconds=2.0)
+    assert first.seconds == 2.0
+    killed = Manifest(path, seed=1)  # never closed
+    assert killed.seconds == 2.0
+    last = Manifest(path, seed=1)
+    last.close(ended_as="completed", steps=12, seconds=0.5)
+    assert last.seconds == 2.5
+    sessions = _read(path)["sessions"]
+    assert [session.get("ended_as") for session in sessions] == ["interrupted", None, "completed"]
+    assert [session.get("steps") for session in sessions] == [8, None, 12]
+    assert sessions[0]["ended"] >= sessions[0]["started"]
+
+
+def _git(*arguments: str) -> None:
+    subprocess.run(
+        ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_the_commit_is_noted_and_whether_files_differ_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _git("init")
+    (tmp_path / "trial.py").write_text("one")
+    _git("add", "trial.py")
+    _git("commit", "-m", "one")
+    _git("tag", "-a", "v1", "-m", "a tag does not hide the commit")
+    Manifest(tmp_path / "clean.json", seed=0)
+    (tmp_path / "trial.py").write_text("two")
+    Manifest(tmp_path / "dirty.json", seed=0)
+    clean, dirty = (
+        _read(tmp_path / name)["sessions"][0]["commit"] for name in ("clean.json", "dirty.json")
+    )
+    assert re.fullmatch(r"[0-9a-f]{40}", clean)
+    assert dirty == f"{clean}-dirty"
+
+
+@pytest.mark.parametrize("missing", ["repository", "git"])
+def test_a_run_needs_neither_git_nor_a_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    if missing == "git":
+        monkeypatch.setenv("PATH", str(tmp_path))
+    Manifest(tmp_path / "manifest.json", seed=0)
+    assert _read(tmp_path / "manifest.json")["sessions"][0]["commit"] is None

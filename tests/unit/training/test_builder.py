@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from gpflow.optimizers import NaturalGradient
+
+from natdgp.models import TaskShape
+from natdgp.parallel import OneProcess
+from natdgp.settings import (
+    AdamSettings,
+    EvaluationSettings,
+    ModelSettings,
+    NaturalGradientSettings,
+    Settings,
+    TableSettings,
+)
+from natdgp.training import NatGradModel, build_optimizers, build_training_model
+from tests.conftest import FloatArray
+
+N = 30
+SHAPE = TaskShape(N, 3, 1)
+Y_STD = np.array([2.0])
+
+
+def _settings(model: dict[str, Any] | None = None, **groups: Any) -> Settings:
+    return Settings(
+        global_batch_size=10,
+        data=TableSettings(source="csv", path="rows.csv", target=("y",)),
+        model=ModelSettings(**{"layers": 2, "inducing_points": 4, **(model or {})}),
+        evaluation=EvaluationSettings(num_samples=2, batch_size=6),
+        **groups,
+    )
+
+
+def _rows(dtype: str = "float64") -> Any:
+    return np.random.default_rng(0).normal(size=(N, 3)).astype(dtype)
+
+
+def _batch(X: FloatArray) -> dict[str, tf.Tensor]:
+    return {
+        "inputs": tf.constant(X[:6]),
+        "targets": tf.constant(np.sin(X[:6, :1])),
+        "positions": tf.range(6, dtype=tf.int64),
+    }
+
+
+def _build(settings: Settings, X: Any = None, **others: Any) -> NatGradModel:
+    model = build_training_model(settings, SHAPE, Y_STD, seed=5, X=X, **others)
+    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("chosen", "indices"), [("all", [0, 1, 2]), ("last", [2]), ("none", []), ((2, 0), [0, 2])]
+)
+def test_layers_with_natural_gradients_are_those_of_the_settings(
+    chosen: Any, indices: list[int]
+) -> None:
+    settings = _settings({"layers": 3}, natural_gradient=NaturalGradientSettings(layers=chosen))
+    model = _build(settings)
+    layers = model.deep_gp.f_layers
+    assert model.natgrad_layers == [layers[index] for index in indices]
+    assert len(model.natgrad_optimizers) == len(indices)
+    assert all(isinstance(one, NaturalGradient) for one in model.natgrad_optimizers)
+
+
+def test_sizes_and_samples_reach_the_steps() -> None:
+    model = _build(_settings({"num_samples": 4}), _rows())
+    draws: list[tuple[int, int]] = []
+    at = model.deep_gp.noise.at
+
+    def record(**draw: Any) -> Any:
+        draws.append((draw["num_rows"], draw["num_samples"]))
+        return at(**draw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.deep_gp.noise, "at", record)
+        metrics = model.train_step(_batch(_rows()))
+        model.test_step(_batch(_rows()))
+    assert draws == [(10, 4), (6, 2)]
+    assert float(metrics["elbo_per_datum"]) == pytest.approx(
+        -float(metrics["loss"]) - np.log(2.0), rel=1e-12
+    )
+
+
+def test_the_reducer_given_is_the_one_that_averages() -> None:
+    class Counts(OneProcess):
+        calls = 0
+
+        def average(self, gradients: Any, examples: tf.Tensor) -> list[tf.Tensor]:
+            self.calls += 1
+            return super().average(gradients, examples)
+
+    reducer = Counts()
+    _build(_settings(), _rows(), reducer=reducer).train_step(_batch(_rows()))
+    assert reducer.calls == 1
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_gamma_starts_as_a_variable_at_its_schedules_first_value(dtype: Any) -> None:
+    ramp = NaturalGradientSettings(layers="all", gamma=0.1, gamma_initial=0.001, ramp_steps=5)
+    model = _build(_settings({"dtype": dtype}, natural_gradient=ramp))
+    gammas = [optimizer.gamma for optimizer in model.natgrad_optimizers]
+    assert [gamma.name for gamma in gammas] == ["gamma_layer_0:0", "gamma_layer_1:0"]
+    assert gammas[0] is not gammas[1]
+    for gamma in gammas:
+        assert gamma.dtype.name == dtype
+        assert not gamma.trainable
+        assert float(gamma) == pytest.approx(0.001, rel=1e-6)  # float32
+
+
+def test_adams_state_exists_before_the_first_step() -> None:
+    model = _build(_settings(adam=AdamSettings(learning_rate=0.03)))
+    adam = model.optimizer
+    others = model.other_variables()
+    # The step's number, the learning rate, and two moments for each variable.
+    assert len(adam.variables) == 2 + 2 * len(others)
+    assert float(adam.learning_rate) == pytest.approx(0.03, rel=1e-6)  # a float32 in Keras
+    count = len(adam.variables)
+    model.train_step(_batch(_rows()))
+    assert len(adam.variables) == count
+
+
+def test_determineds_wrapper_sees_adam_alone_and_what_it_returns_is_used() -> None:
+    settings = _settings(natural_gradient=NaturalGradientSettings(layers="all"))
+    model = build_training_model(settings, SHAPE, Y_STD, seed=5)
+    wrapped = tf.keras.optimizers.SGD(0.5)
+    seen: list[tf.keras.optimizers.Optimizer] = []
+
+    def wrap(optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+        seen.append(optimizer)
+        return wrapped
+
+    optimizers = build_optimizers(settings, model, wrap)
+    (adam,) = seen
+    assert isinstance(adam, tf.keras.optimizers.Adam)
+    assert optimizers[-1] is wrapped
+    assert len(optimizers) == 3
+    assert wrapped.built
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"hidden_width": 2},  # principal components come back from the checkpoint
+        {"hidden_width": 2, "dtype": "float32"},
+        {"train_inducing_points": False},
+    ],
+)
+def test_a_shell_filled_from_saved_weights_goes_on_as_the_full_model(
+    model: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = _settings(model)
+    X = _rows(settings.model.dtype)
+    batch = _batch(X)
+    full, shell = _build(settings, X), _build(settings)
+    full.train_step(batch)
+    start = shell.test_step(batch)
+    full.save_weights(str(tmp_path / "weights"), save_format="tf")
+    shell.load_weights(str(tmp_path / "weights")).assert_consumed()
+    for one in (full, shell):
+        one.reset_metrics()
+    for (name, expected), found in zip(
+        full.test_step(batch).items(), shell.test_step(batch).values(), strict=True
+    ):
+        assert float(found) == float(expected), name  # to the last bit
+    assert float(start["nlpd"]) != float(expected)
+    assert float(full.train_step(batch)["loss"]) == float(shell.train_step(batch)["loss"])
+    assert int(shell.step) == 2

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from gpflow.optimizers import NaturalGradient
+
+from natdgp.models import TaskShape, build_deep_gp
+from natdgp.settings import ModelSettings, StudentTSettings
+from natdgp.training import NatGradModel, explain_breakdown, explain_failed_operation
+
+LENGTHS = (
+    r"Lower hyperparameters\.natural_gradient\.gamma \(now 0\.25\) "
+    r"or hyperparameters\.adam\.learning_rate \(now 0\.125\)\."
+)
+
+
+def _model(*, natural: bool = True, hidden_width: int = 2, **settings: Any) -> NatGradModel:
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    deep_gp = build_deep_gp(
+        ModelSettings(layers=2, inducing_points=3, hidden_width=hidden_width, **settings),
+        TaskShape(20, 3, 1),
+        seed=0,
+        X=X,
+    )
+    natgrad_layers = [1] if natural else []
+    model = NatGradModel(
+        deep_gp,
+        natgrad_layers=natgrad_layers,
+        global_batch_size=4,
+        evaluation_batch_size=4,
+        num_samples=1,
+        evaluation_samples=1,
+        y_std=np.ones(1),
+    )
+    optimizers = [NaturalGradient(tf.Variable(0.25, dtype=tf.float64)) for _ in natgrad_layers]
+    model.compile(optimizer=[*optimizers, tf.keras.optimizers.Adam(0.125)])
+    return model
+
+
+@pytest.fixture
+def model() -> NatGradModel:
+    return _model()
+
+
+def _break(parameter: Any, figure: float) -> None:
+    """One entry of a parameter becomes nan or inf, as a step leaves it."""
+    variable = parameter.unconstrained_variable
+    values = variable.numpy()
+    values.flat[0] = figure
+    variable.assign(values)
+
+
+def _kernel(model: NatGradModel, layer: int) -> Any:
+    return model.deep_gp.f_layers[layer].kernel.latent_kernels[0]
+
+
+PLACES: dict[str, tuple[Callable[[NatGradModel], Any], str]] = {
+    "inner q_mu": (lambda m: m.deep_gp.f_layers[0].q_mu, "layer_0 has non-finite q_mu."),
+    "inner q_sqrt": (lambda m: m.deep_gp.f_layers[0].q_sqrt, "layer_0 has non-finite q_sqrt."),
+    "inner variance": (
+        lambda m: _kernel(m, 0).variance,
+        "layer_0 has non-finite kernel.kernel.variance.",
+    ),
+    "last lengthscales": (
+        lambda m: _kernel(m, 1).lengthscales,
+        "layer_1 has non-finite kernel.kernel.lengthscales.",
+    ),
+    "last inducing inputs": (
+        lambda m: m.deep_gp.f_layers[1].inducing_variable.inducing_variable.Z,
+        "layer_1 has non-finite inducing_variable.inducing_variable.Z.",
+    ),
+    "likelihood": (
+        lambda m: m.deep_gp.likelihood.variance,
+        "the likelihood has non-finite likelihood.variance.",
+    ),
+}
+
+
+@pytest.mark.parametrize("figure", [np.nan, np.inf])
+@pytest.mark.parametrize("place", PLACES)
+def test_a_breakdown_names_layer_parameter_and_remedy(
+    model: NatGradModel, place: str, figure: float
+) -> None:
+    parameter, named = PLACES[place]
+    assert "non-finite" not in explain_breakdown(model, "loss is nan at step 12")
+    _break(parameter(model), figure)
+    explained = explain_breakdown(model, "loss is nan at step 12")
+    assert explained.startswith(f"loss is nan at step 12: {named} Lower hyperparameters.")
+
+
+def test_a_breakdown_lists_all_parameters_of_the_first_broken_layer(model: NatGradModel) -> None:
+    inner, last = model.deep_gp.f_layers
+    for parameter in (inner.q_mu, inner.q_sqrt, last.q_mu, model.deep_gp.likelihood.variance):
+        _break(parameter, np.nan)
+    explained = explain_breakdown(model, "loss is nan")
+    assert "layer_0 has non-finite q_mu, q_sqrt." in explained
+    assert "layer_1" not in explained
+    assert "likelihood" not in explained
+
+
+def test_a_breakdown_of_a_student_t_names_its_scale() -> None:
+    model = _model(likelihood=StudentTSettings(name="student_t"))
+    _break(model.deep_gp.likelihood.scale, np.nan)
+    assert "the likelihood has non-finite likelihood.scale." in explain_breakdown(model, "x")
+
+
+def test_a_breakdown_with_finite_parameters_says_so(model: NatGradModel) -> None:
+    explained = explain_breakdown(model, "val_nlpd is inf after step 4")
+    assert explained.startswith("val_nlpd is inf after step 4, although all parameters are finite")
+    assert "predictive density" in explained
+
+
+def test_the_remedy_names_the_step_lengths_now_in_force(model: NatGradModel) -> None:
+    for explained in (
+        explain_breakdown(model, "loss is nan"),
+        explain_failed_operation(model, "Cholesky", 3) or "",
+    ):
+        assert LENGTHS.replace("\\", "") in explained
+    model.natgrad_optimizers[0].gamma.assign(1e-3)
+    assert "gamma (now 0.001)" in explain_breakdown(model, "loss is nan")
+
+
+def test_the_remedy_names_no_gamma_where_there_is_none() -> None:
+    explained = explain_breakdown(_model(natural=False), "loss is nan")
+    assert explained.endswith("Lower hyperparameters.adam.learning_rate (now 0.125).")
+
+
+@pytest.mark.parametrize(
+    ("operation", "failure"),
+    [
+        ("Cholesky", "a matrix is not positive definite"),
+        ("CheckNumerics", "values are not finite"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("node", "place"),
+    [
+        ("model/layer_1/cond/", "in layer_1 at step 7: its inducing points coincide"),
+        ("natural_gradient_layer_0/", "in the natural-gradient step of layer_0 at step 7"),
+        ("", "at step 7. Lower"),
+    ],
+)
+def test_a_failed_operation_names_what_failed_where_and_when(
+    model: NatGradModel, operation: str, failure: str, node: str, place: str
+) -> None:
+    message = f"Detected at node '{node}{operation}' defined at (most recent call last):"
+    explained = explain_failed_operation(model, message, 7)
+    assert explained is not None
+    assert explained.startswith(f"{failure} {place}")
+    assert "Lower hyperparameters.natural_gradient.gamma (now 0.25)" in explained
+
+
+@pytest.mark.parametrize(
+    ("fail", "failure"),
+    [
+        (lambda x: tf.linalg.cholesky(-x * tf.eye(2)), "a matrix is not positive definite"),
+        (lambda x: tf.debugging.check_numerics(tf.math.log(-x), ""), "values are not finite"),
+    ],
+)
+def test_tensorflows_own_messages_are_understood(
+    model: NatGradModel, fail: Callable[[tf.Tensor], tf.Tensor], failure: str
+) -> None:
+    @tf.function
+    def step(x: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope("natural_gradient_layer_1"):
+            return fail(x)
+
+    with pytest.raises(tf.errors.InvalidArgumentError) as raised:
+        step(tf.constant(1.0))
+    explained = explain_failed_operation(model, raised.value.message, 2)
+    assert explained is not None
+    assert explained.startswith(f"{failure} in the natural-gradient step of layer_1 at step 2")
+
+
+@pytest.mark.parametrize(
+    "message", ["", "Graph execution error: layer_0 ran out of memory", "No space left on device"]
+)
+def test_errors_of_another_kind_are_left_alone(model: NatGradModel, message: str) -> None:
+    assert explain_failed_operation(model, message, 3) is None
