@@ -177,7 +177,7 @@ def test_inducing_inputs_are_trained_if_the_settings_say_so(trained: bool) -> No
         ("matern52", gpflow.kernels.Matern52),
     ],
 )
-def test_kernels_by_name_each_layer_its_own(name: Any, cls: type) -> None:
+def test_kernels_by_name_each_layer_its_own(name: Any, cls: type[gpflow.kernels.Kernel]) -> None:
     deep_gp = _build(kernel=KernelSettings(name=name, variance=2.5))
     kernels = [_kernel(deep_gp, index) for index in range(2)]
     assert kernels[0] is not kernels[1]

@@ -127,14 +127,16 @@ def test_a_second_draw_inside_a_draw_is_refused() -> None:
 
 def test_a_draw_ends_with_its_context_even_if_that_fails() -> None:
     noise = SamplingNoise(SEED)
-    assert noise.num_samples == 1
-    for _ in range(2):
-        with (
-            pytest.raises(ZeroDivisionError),
-            noise.at(stream=Stream.TRAINING, step=0, rows=tf.range(2), num_rows=2, num_samples=5),
-        ):
+
+    def fail() -> None:
+        with noise.at(stream=Stream.TRAINING, step=0, rows=tf.range(2), num_rows=2, num_samples=5):
             assert noise.num_samples == 5
             raise ZeroDivisionError
+
+    assert noise.num_samples == 1
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fail()
         assert noise.num_samples == 1
 
 

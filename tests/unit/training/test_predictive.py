@@ -293,18 +293,17 @@ def test_sampled_crps_agrees_with_the_mixtures_closed_form() -> None:
     ("likelihood", "S"),
     [(GAUSSIAN, 3), (STUDENT_T, 100)],  # many S, so that a Student-t's draws are few for each
 )
-@pytest.mark.parametrize("n", [14, 15])  # the last batch has 7 rows, or 1
 def test_figures_do_not_depend_on_how_rows_are_batched(
-    likelihood: GaussianSettings | StudentTSettings, S: int, n: int
+    likelihood: GaussianSettings | StudentTSettings, S: int
 ) -> None:
+    n = 8  # the last batch has one row
     batch = _batch(S=S, n=n)
     deep_gp = _deep_gp(likelihood)
     whole, by_seven = _sums(deep_gp), _sums(deep_gp)
     _add(whole, deep_gp, batch)
     for start in range(0, n, 7):
         _add(by_seven, deep_gp, batch, slice(start, start + 7))
-    for name, value in _figures(whole).items():
-        assert _figures(by_seven)[name] == pytest.approx(value, rel=1e-12), name
+    assert _figures(by_seven) == pytest.approx(_figures(whole), rel=1e-12)  # order of sums
 
 
 def test_figures_count_the_rows_of_all_ranks() -> None:
@@ -314,9 +313,9 @@ def test_figures_count_the_rows_of_all_ranks() -> None:
     _add(whole, deep_gp, batch)
     _add(own, deep_gp, batch, slice(0, None, 2))
     _add(other, deep_gp, batch, slice(1, None, 2))
-    for name, value in _figures(whole).items():
-        assert _figures(own)[name] == pytest.approx(value, rel=1e-12), name
-    assert _figures(other)["nlpd"] != pytest.approx(_figures(whole)["nlpd"], rel=1e-3)
+    figures = _figures(whole)
+    assert _figures(own) == pytest.approx(figures, rel=1e-12)  # order of sums
+    assert _figures(other)["nlpd"] != pytest.approx(figures["nlpd"], rel=1e-3)
 
 
 def test_reset_forgets_all_rows() -> None:
@@ -327,10 +326,9 @@ def test_reset_forgets_all_rows() -> None:
     sums.reset_state()
     for used in (sums, fresh):
         _add(used, deep_gp, _batch(seed=2))
-    assert _figures(sums) == _figures(fresh)
-    assert all(
-        before[name] != value for name, value in _figures(fresh).items() if name != "coverage_95"
-    )
+    after = _figures(sums)
+    assert after == _figures(fresh)
+    assert all(before[name] != after[name] for name in ("rmse", "nlpd", "crps", "loss"))
 
 
 def test_figures_in_original_and_standardised_units() -> None:
@@ -409,9 +407,11 @@ def test_student_t_figures_are_near_those_of_brute_force_draws() -> None:
     crps = np.asarray(sampled_crps(tf.constant(draws), tf.constant(Y)))
     # |x - y| varies by about 1: STUDENT_T_DRAWS of them for each of n rows, four standard errors.
     assert found["crps"] == pytest.approx(crps.mean(), abs=4 / np.sqrt(STUDENT_T_DRAWS * n))
-    low, high = np.quantile(draws, INTERVAL, axis=0)
-    # The quantiles of 2000 draws move a target or two across the interval's end.
-    assert found["coverage_95"] == pytest.approx(((Y >= low) & (Y <= high)).mean(), abs=0.015)
+    below = (draws <= Y).mean(axis=0)
+    low, high = INTERVAL
+    # The shares of 2000 draws move a target or two across the interval's end.
+    covered = np.mean((below >= low) & (below <= high))
+    assert found["coverage_95"] == pytest.approx(covered, abs=0.015)
     density = stats.t.pdf((Y - f) / SCALE, DF).mean(axis=(0, 1)) / SCALE
     # The relative error of 2000 draws' mean density is about 3%, averaged over n rows.
     assert found["nlpd"] == pytest.approx(-np.log(density).mean(), abs=0.01)
@@ -435,15 +435,22 @@ def test_student_t_draws_share_no_noise_with_the_layers() -> None:
     deep_gp = _deep_gp(STUDENT_T)
     predictive = predictive_of(deep_gp.likelihood, deep_gp)
     asked: list[int] = []
-    normal, gamma = deep_gp.noise.normal, deep_gp.noise.gamma
+
+    def noting(draw: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        def note_and_draw(layer: int, **how: Any) -> tf.Tensor:
+            asked.append(layer)
+            return draw(layer, **how)
+
+        return note_and_draw
+
     with (
         pytest.MonkeyPatch.context() as patch,
         deep_gp.noise.at(
             stream=Stream.EVALUATION, step=0, rows=tf.range(5), num_rows=5, num_samples=3
         ),
     ):
-        patch.setattr(deep_gp.noise, "normal", lambda i, **k: (asked.append(i), normal(i, **k))[1])
-        patch.setattr(deep_gp.noise, "gamma", lambda i, **k: (asked.append(i), gamma(i, **k))[1])
+        for name in ("normal", "gamma"):
+            patch.setattr(deep_gp.noise, name, noting(getattr(deep_gp.noise, name)))
         predictive.crps(*_batch())
     assert len(asked) == len(set(asked)) == 3 * np.ceil(STUDENT_T_DRAWS / 3)
     assert min(asked) == len(deep_gp.f_layers)
