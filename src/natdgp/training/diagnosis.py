@@ -33,33 +33,26 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
     )
 
 
-def explain_failed_operation(model: NatGradModel, message: str, step: int) -> str | None:
-    """Describe a numerical check inside the graph that stopped a training step.
+def explain_failed_check(model: NatGradModel, message: str, step: int) -> str | None:
+    """Describe a check for finite numbers that stopped a training step.
+
+    TensorFlow's Cholesky does not raise for a matrix that is not positive definite: it fills its
+    result with NaN, and GPflow's check of a new q_sqrt is where that comes out.
 
     :param model: the model.
     :param message: TensorFlow's error message, which names the graph's node.
     :param step: the step that failed.
-    :returns: None if it is no numerical failure.
+    :returns: None if the error is of another kind.
     """
-    if "Cholesky" in message:
-        failed = "a matrix is not positive definite"
-    elif "CheckNumerics" in message:
-        failed = "values are not finite"
-    else:
+    if "CheckNumerics" not in message:
         return None
-    found = re.search(r"(natural_gradient_)?(layer_\d+)", message)
-    if found is None:
-        return f"{failed} at step {step}. {_remedy(model)}"
-    in_step, name = found.groups()
-    if in_step:
-        return (
-            f"{failed} in the natural-gradient step of {name} at step {step}: its step length is "
-            "too long, or the parameters before it have run away. Lengthen the ramp or leave the "
-            f"layer out of hyperparameters.natural_gradient.layers, or: {_remedy(model)}"
-        )
+    found = re.search(r"natural_gradient_(layer_\d+)", message)
+    place = f" in the natural-gradient step of {found[1]}" if found else ""
     return (
-        f"{failed} in {name} at step {step}: its inducing points coincide or its kernel's "
-        f"parameters have run away. {_remedy(model)}"
+        f"values are not finite{place} at step {step}: the step is too long, so that a covariance "
+        "is no longer positive definite, or the parameters before it have run away. Lengthen the "
+        "ramp, leave the layer out of hyperparameters.natural_gradient.layers, or: "
+        f"{_remedy(model)}"
     )
 
 

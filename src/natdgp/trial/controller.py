@@ -15,7 +15,7 @@ from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.models.record import ModelRecord
-from natdgp.training import explain_breakdown, explain_failed_operation
+from natdgp.training import explain_breakdown, explain_failed_check
 from natdgp.trial.summaries import SummaryWriter
 
 logger = logging.getLogger("natdgp.trial")
@@ -106,7 +106,7 @@ class DeepGPController(keras.TFKerasTrialController):
         try:
             super()._launch_fit()
         except tf.errors.InvalidArgumentError as error:
-            why = explain_failed_operation(self.model, error.message, self.steps_completed)
+            why = explain_failed_check(self.model, error.message, self.steps_completed)
             if why is None:
                 raise
             raise det.InvalidHP(why) from error
