@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.container import why_not_here
 from tests.cluster.image import Image, build_image
 from tests.cluster.submission import pack

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+
 from tests.cluster.submission import with_defaults
 
 FILE = Path(__file__).parents[2] / "experiments" / "flights" / "const.yaml"

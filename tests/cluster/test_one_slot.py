@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from tests.cluster.container import Task, run_trial
 from tests.cluster.flights import short_flights
 from tests.cluster.image import VENDOR_BUILD, Image

@@ -40,7 +40,8 @@ class RunFolder:
     def create(cls, root: Path) -> RunFolder:
         """Claim a new folder.
 
-        :raises FolderError: if something is there already; nothing is ever overwritten.
+        :raises FolderError: if something is there already (nothing is ever overwritten), or if it
+            cannot be made or read back.
         """
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             resume = (
@@ -49,6 +50,11 @@ class RunFolder:
                 else ""
             )
             raise FolderError(f"{root} exists already; {resume}choose another folder with --out")
+        if wild := set(str(root.resolve())) & set("*?[\\"):
+            raise FolderError(
+                f"{root} holds {' '.join(sorted(wild))} in its path, which TensorFlow takes for a "
+                "pattern when it reads a checkpoint; choose another folder with --out"
+            )
         for folder in (root / "checkpoints", root / "code", root / "tensorboard"):
             try:
                 folder.mkdir(parents=True)

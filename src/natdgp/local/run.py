@@ -51,11 +51,15 @@ def find_trial_code(spec: str, source: Path) -> Path | None:
     """
     module = spec.partition(":")[0]
     top, *rest = module.split(".")
-    path = source.joinpath(top, *rest).with_suffix(".py")
+    package = source.joinpath(top, *rest)
+    path = package.with_suffix(".py")
+    if (package / "__init__.py").is_file():
+        return Path(top)
     if path.is_file():
         return Path(top) if rest else Path(path.name)
-    if importlib.util.find_spec(top) is not None:
-        return None
+    with contextlib.suppress(ModuleNotFoundError):  # of a parent
+        if importlib.util.find_spec(module) is not None:
+            return None
     raise FolderError(
         f"the entrypoint names the trial {spec}, but there is no {path}; run the command from the "
         "folder that the module is relative to"

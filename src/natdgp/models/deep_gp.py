@@ -34,7 +34,8 @@ class GPLayer(gpflux.layers.GPLayer):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """As GPflux's; marginals are computed by :func:`whitened_marginals`."""
         if full_cov or full_output_cov:
-            return super().predict(inputs, full_cov=full_cov, full_output_cov=full_output_cov)
+            mean, var = super().predict(inputs, full_cov=full_cov, full_output_cov=full_output_cov)
+            return mean, var
         mean, var = whitened_marginals(
             inputs, self.inducing_variable, self.kernel, self.q_mu, self.q_sqrt
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,14 +35,14 @@ def print_whereabouts(console: Console, root: Path, best: Path) -> None:
     :param root: the run's folder.
     :param best: the best checkpoint, relative to it.
     """
-    console.print(f"Saved under {root}:", highlight=False)
-    console.print(f"  best checkpoint   {best}", highlight=False)
+    console.print(f"Saved under {root}:", highlight=False, soft_wrap=True)
+    console.print(f"  best checkpoint   {best}", highlight=False, soft_wrap=True)
     for name, what in {
         "summary.json": "figures",
         "metrics.jsonl": "every report",
         "config.yaml": "resolved configuration",
         "manifest.json": "versions, seed, machine, timings",
-        "tensorboard": f"tensorboard --logdir {root / 'tensorboard'}",
+        "tensorboard": f"tensorboard --logdir {shlex.quote(str(root / 'tensorboard'))}",
     }.items():
         console.print(f"  {name:<17} {what}", highlight=False, soft_wrap=True)
     console.print("Load and predict:", highlight=False)

@@ -93,11 +93,15 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
 ) -> None:
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     _save(context, 4)
-    with pytest.raises(OSError, match="disk full"):  # noqa: SIM117
+
+    def fail() -> None:
         with context.store_path({"steps_completed": 8}) as (path, _):
             (path / "left over").touch()
             (path / FILE_NAME).touch()
             raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
     assert _steps(folder) == [4]
     with context.restore_path(folder.checkpoints()[0].path.name) as path:
         assert (path / "weights").read_text() == "whole"

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from natdgp.local import display as display_module
 from natdgp.local.display import Display
 
 VALIDATION = {"val_nlpd": 1.25, "val_rmse": 2.5, "val_crps": 0.75, "val_coverage_95": 0.9375}
@@ -23,7 +22,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(display_module.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr("natdgp.local.display.time", clock)
     return clock
 
 

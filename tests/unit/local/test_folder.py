@@ -50,6 +50,13 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, below: str) -> None:
         RunFolder.create(tmp_path / "file" / below)
 
 
+@pytest.mark.parametrize("name", ["a*", "a?", "[a]", "a\\b"])
+def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FolderError, match=r"TensorFlow takes for a pattern.*--out"):
+        RunFolder.create(tmp_path / name / "run")
+    assert not list(tmp_path.iterdir())
+
+
 def test_default_names_count_up(tmp_path: Path) -> None:
     names = [RunFolder.create_next(tmp_path, "flights").root.name for _ in range(3)]
     assert names == ["flights", "flights-2", "flights-3"]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +13,16 @@ import pytest
 import tensorflow as tf
 from determined import keras
 
-from natdgp.settings import SettingsError
+from natdgp.data import prepare
+from natdgp.local import run as local_run
+from natdgp.local.folder import RunFolder
+from natdgp.local.run import Outcome, train
+from natdgp.local.session import new_run
+from natdgp.settings import SettingsError, read_experiment
 from natdgp.trial import DeepGPTrial
-from natdgp.trial import trial as trial_module
 from natdgp.trial.trial import TASK_KEY
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import Bench, Watcher
 
 
 def _context(config: dict[str, Any]) -> keras.TFKerasTrialContext:
@@ -80,7 +88,7 @@ def test_constructing_a_trial_does_no_tensorflow_work_and_reads_no_data(
         raise AssertionError
 
     context = _context(small_experiment)
-    monkeypatch.setattr(trial_module, "prepare", refuse)
+    monkeypatch.setattr("natdgp.trial.trial.prepare", refuse)
     monkeypatch.setattr(tf, "Variable", refuse)
     monkeypatch.setattr(tf, "constant", refuse)
     trial = DeepGPTrial(context)
@@ -92,13 +100,12 @@ def test_data_are_read_once_for_model_and_loaders(
     small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[str] = []
-    prepare = trial_module.prepare
 
     def count(*args: Any) -> Any:
         reads.append("read")
         return prepare(*args)
 
-    monkeypatch.setattr(trial_module, "prepare", count)
+    monkeypatch.setattr("natdgp.trial.trial.prepare", count)
     trial = DeepGPTrial(_context(small_experiment))
     trial.build_model()
     training = next(iter(trial.build_training_data_loader()))
@@ -152,3 +159,129 @@ def test_every_part_can_be_overridden_alone(small_experiment: dict[str, Any]) ->
         "StepLengthSchedule",
         "TerminateOnNaN",
     ]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Bench:
+    return Bench(tmp_path, write_experiment)
+
+
+def test_a_users_copy_with_callbacks_of_its_own_runs(
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "source" / "my_trials" / "waves.py"
+    copy.parent.mkdir(parents=True)
+    copy.write_text(
+        (REPOSITORY / "trials" / "deep_gp.py").read_text()
+        + """
+    def keras_callbacks(self):
+        return [*super().keras_callbacks(), CountsSteps()]
+
+
+import pathlib
+import tensorflow as tf
+
+
+class CountsSteps(tf.keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        with pathlib.Path("../steps").open("a") as file:
+            file.write(f"{self.model.optimizer.learning_rate.numpy():.4f} ")
+"""
+    )
+    small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
+        "trials.deep_gp", "my_trials.waves"
+    )
+    small_experiment["searcher"]["max_length"] = {"batches": 3}
+    experiment = read_experiment(write_experiment(small_experiment))
+    folder = new_run(experiment, copy.parents[1], tmp_path / "run")
+    assert train(experiment, folder, Watcher()).steps == 3
+    # 0.01 * 0.5 ** (step / 10): the schedules of the base class are at work as well
+    assert (folder.root / "steps").read_text() == "0.0100 0.0093 0.0087 "
+
+
+def _fork(
+    bench: Bench,
+    config: dict[str, Any],
+    parent: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> tuple[RunFolder, Outcome]:
+    """Train a new trial from another's checkpoint, as a cluster does when it is forked."""
+    folder = bench.new(config, "fork")
+    shutil.copytree(parent, folder.root / "checkpoints" / "parent")
+    environment = local_run._environment
+
+    def forked(*args: Any) -> det.EnvContext:
+        env = environment(*args)
+        env.latest_checkpoint, env.steps_completed, env.det_trial_id = "parent", 0, "2"
+        return env
+
+    monkeypatch.setattr(local_run, "_environment", forked)
+    return folder, bench.go(folder)
+
+
+def _one_layer(config: dict[str, Any]) -> None:
+    config["hyperparameters"]["model"] = {"layers": 1, "inducing_points": 5}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"name": "exponential", "decay_rate": 0.5, "decay_steps": 10},
+        {"name": "per_epoch", "factor": 0.1},
+    ],
+    ids=lambda schedule: schedule["name"],
+)
+def test_a_fork_keeps_the_parameters_and_restarts_the_schedules(
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    schedule: dict[str, Any],
+) -> None:
+    _one_layer(small_experiment)
+    small_experiment["hyperparameters"]["adam"]["schedule"] = schedule
+    small_experiment["records_per_epoch"] = 4 * 32
+    small_experiment["perform_initial_validation"] = True
+    parent = bench.new(small_experiment, "parent")
+    outcome = bench.go(parent)
+    last = parent.checkpoint(outcome.steps).path
+    child, _ = _fork(bench, small_experiment, last, monkeypatch)
+
+    before, after = bench.metrics(parent, "validation"), bench.metrics(child, "validation")
+    # 1e-12: the same parameters in another process of summation
+    assert after[0]["val_nlpd"] == pytest.approx(before[12]["val_nlpd"], rel=1e-12)
+    assert before[0]["val_nlpd"] != pytest.approx(before[12]["val_nlpd"], rel=1e-3)
+
+    lengths = [
+        {
+            steps: (metrics["gamma"], metrics["learning_rate"], metrics["epochs"])
+            for steps, metrics in bench.metrics(folder, "training").items()
+        }
+        for folder in (parent, child)
+    ]
+    assert lengths[0] == lengths[1]
+    assert len(set(lengths[0].values())) > 2
+
+
+def test_a_fork_takes_its_own_learning_rate_and_forgets_its_parents_validations(
+    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _one_layer(small_experiment)
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["adam"] = {"learning_rate": 0.01}
+    hyperparameters["early_stopping"] = {"patience": 2, "min_delta": 100.0}
+    hyperparameters["reduce_lr_on_plateau"] = {"patience": 1, "min_delta": 100.0, "factor": 0.5}
+    parent = bench.new(small_experiment, "parent")
+    outcome = bench.go(parent)
+    assert bench.metrics(parent, "training")[12]["learning_rate"] == pytest.approx(0.005, rel=1e-6)
+
+    hyperparameters["adam"] = {"learning_rate": 0.02}
+    child, outcome = _fork(
+        bench, small_experiment, parent.checkpoint(outcome.steps).path, monkeypatch
+    )
+    # with its parent's memory it would stop after step 4
+    assert outcome.steps == 12
+    rates = {s: m["learning_rate"] for s, m in bench.metrics(child, "training").items()}
+    assert rates[2] == rates[8] == pytest.approx(0.02, rel=1e-6)  # float32
+    assert rates[10] == pytest.approx(0.01, rel=1e-6)

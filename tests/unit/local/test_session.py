@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import determined as det
+import pytest
+from rich.console import Console
+
+from natdgp.local import session as session_module
+from natdgp.local.display import Display
+from natdgp.local.folder import FolderError, RunFolder
+from natdgp.local.run import Outcome
+from natdgp.local.session import new_run, run_and_report
+from natdgp.settings import Experiment, read_experiment
+from tests.conftest import REPOSITORY
+
+Write = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture
+def experiment(small_experiment: dict[str, Any], write_experiment: Write) -> Experiment:
+    return read_experiment(write_experiment(small_experiment))
+
+
+def test_the_resolved_configuration_reads_back_to_the_same_settings(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    folder = new_run(experiment, REPOSITORY, tmp_path / "run")
+    again = read_experiment(folder.config)
+    assert again.settings == experiment.settings
+    assert again.config["searcher"] == experiment.config["searcher"]
+    assert again.trial == experiment.trial
+
+
+def test_the_resolved_configuration_tells_all_defaults(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    config = read_experiment(new_run(experiment, REPOSITORY, tmp_path / "run").config).config
+    assert config["hyperparameters"]["model"]["kernel"]["name"] == "squared_exponential"
+    assert config["hyperparameters"]["model"]["dtype"] == "float64"
+    assert config["hyperparameters"]["natural_gradient"]["layers"] == "last"
+    assert config["data"]["split"] == {"validation": 0.1, "test": 0.1, "seed": 0}
+    assert config["checkpoint_policy"] == "best"
+    assert config["reproducibility"] == {"experiment_seed": 0}
+
+
+def test_a_resolved_configuration_is_itself_ready_for_a_run(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    first = new_run(experiment, REPOSITORY, tmp_path / "first")
+    second = new_run(read_experiment(first.config), REPOSITORY, tmp_path / "second")
+    assert second.config.read_text() == first.config.read_text()
+
+
+def test_the_trials_code_comes_along(experiment: Experiment, tmp_path: Path) -> None:
+    folder = new_run(experiment, REPOSITORY, tmp_path / "run")
+    copied, original = folder.code / "trials" / "deep_gp.py", REPOSITORY / "trials" / "deep_gp.py"
+    assert copied.read_bytes() == original.read_bytes()
+
+
+def test_a_relative_data_path_is_relative_to_the_source(
+    small_experiment: dict[str, Any],
+    write_experiment: Write,
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    (source / "tables").mkdir(parents=True)
+    Path(small_experiment["data"]["path"]).rename(source / "tables" / "waves.csv")
+    small_experiment["data"]["path"] = "tables/waves.csv"
+    small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
+        "trials.deep_gp", "natdgp.trial"
+    )
+    folder = new_run(read_experiment(write_experiment(small_experiment)), source, tmp_path / "run")
+    assert read_experiment(folder.config).config["data"]["path"] == str(
+        source / "tables" / "waves.csv"
+    )
+
+
+def test_default_folder_is_under_runs_with_the_experiments_name(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    roots = [new_run(experiment, REPOSITORY, None).root for _ in range(2)]
+    assert roots == [tmp_path / "runs" / "waves", tmp_path / "runs" / "waves-2"]
+
+
+def test_a_missing_trial_leaves_no_folder(experiment: Experiment, tmp_path: Path) -> None:
+    source = tmp_path / "elsewhere"
+    source.mkdir()
+    entrypoint = experiment.config["entrypoint"].replace("trials.", "missing.")
+    missing = Experiment({**experiment.config, "entrypoint": entrypoint}, experiment.settings)
+    with pytest.raises(FolderError, match=r"no .*missing/deep_gp\.py"):
+        new_run(missing, source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("step", ["copy_trial_code", "write_config"])
+def test_a_failure_on_the_way_leaves_no_folder(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(session_module if step == "copy_trial_code" else RunFolder, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        new_run(experiment, REPOSITORY, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_taken_folder_is_left_as_it_was(experiment: Experiment, tmp_path: Path) -> None:
+    new_run(experiment, REPOSITORY, tmp_path / "run")
+    with pytest.raises(FolderError, match=r"natdgp train --resume .*/run"):
+        new_run(experiment, REPOSITORY, tmp_path / "run")
+    assert (tmp_path / "run" / "config.yaml").is_file()
+
+
+@pytest.fixture
+def shallow(small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path) -> RunFolder:
+    """A folder, its name in need of quotes, for four steps of a one-layer model."""
+    small_experiment["hyperparameters"] = {
+        "global_batch_size": 32,
+        "model": {"layers": 1, "inducing_points": 5},
+        "evaluation": {"num_samples": 1, "batch_size": 30},
+    }
+    small_experiment["searcher"]["max_length"] = {"batches": 4}
+    experiment = read_experiment(write_experiment(small_experiment))
+    return new_run(experiment, REPOSITORY, tmp_path / "my runs" / "one")
+
+
+def _report(folder: RunFolder) -> tuple[int, str]:
+    """Exit status and screen of a run on a narrow terminal."""
+    screen = io.StringIO()
+    console = Console(file=screen, width=40, highlight=False, markup=False, emoji=False)
+    return run_and_report(console, folder, live=False), screen.getvalue()
+
+
+def _sessions(folder: RunFolder) -> list[dict[str, Any]]:
+    sessions: list[dict[str, Any]] = json.loads(folder.manifest.read_text())["sessions"]
+    return sessions
+
+
+def _interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """SIGTERM after a training step, once."""
+    training = Display.training
+
+    def interrupt(self: Any, steps: int, metrics: Any) -> None:
+        training(self, steps, metrics)
+        if steps == step:
+            monkeypatch.setattr(Display, "training", training)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Display, "training", interrupt)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_an_interrupted_run_tells_how_to_go_on_and_completes_when_resumed(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """After 4 of 4 steps, the last validation is still to come."""
+    _interrupt_at(monkeypatch, step)
+    status, screen = _report(shallow)
+    assert status == 128 + signal.SIGTERM
+    assert f"SIGTERM after step {step} of 4; everything is saved." in screen
+    assert f"\n  natdgp train --resume '{shallow.root}'\n" in screen
+    assert not shallow.summary.exists()
+
+    status, screen = _report(shallow)
+    assert status == 0
+    assert f"Going on with {shallow.root} from step {step}\n" in screen
+    assert [session["ended_as"] for session in _sessions(shallow)] == ["interrupted", "completed"]
+    assert [session["steps"] for session in _sessions(shallow)] == [step, 4]
+    summary = json.loads(shallow.summary.read_text())
+    assert (summary["steps"], summary["best_checkpoint"]) == (4, "checkpoints/step-00000004")
+    assert summary["seconds"] == sum(session["seconds"] for session in _sessions(shallow))
+
+
+def test_a_breakdown_is_told_with_the_trials_own_words(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_down(*_: Any) -> None:
+        raise det.InvalidHP("lengthscales [a, b] are not finite; lower adam.learning_rate")
+
+    monkeypatch.setattr(session_module, "train", break_down)
+    status, screen = _report(shallow)
+    assert status == 1
+    assert "lengthscales [a, b] are not finite; lower adam.learning_rate" in screen
+    assert [session["ended_as"] for session in _sessions(shallow)] == ["failed"]
+
+
+def test_a_run_that_ends_itself_is_reported_as_stopped(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[Any] = []
+
+    def stop_early(*_: Any) -> Outcome:
+        return Outcome(steps=2, completed=False, signal=None, best=shallow.checkpoint(2).path)
+
+    def conclude(*_: Any, **figures: Any) -> None:
+        ended.append(figures["steps"])
+
+    monkeypatch.setattr(session_module, "train", stop_early)
+    monkeypatch.setattr(session_module, "conclude", conclude)
+    status, screen = _report(shallow)
+    assert (status, ended) == (0, [2])
+    assert "ended itself after step 2 of 4" in screen.replace("\n", " ")
+    assert [session["ended_as"] for session in _sessions(shallow)] == ["stopped"]
+
+
+def test_a_users_own_exception_comes_through_unchanged(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Mine(Exception):
+        pass
+
+    def fail(*_: Any) -> None:
+        raise Mine
+
+    monkeypatch.setattr(det.load, "trial_class_from_entrypoint", fail)
+    with pytest.raises(Mine):
+        _report(shallow)
+    assert [session["ended_as"] for session in _sessions(shallow)] == ["failed"]
+
+
+def test_a_completed_run_is_only_reported_again(shallow: RunFolder) -> None:
+    assert _report(shallow)[0] == 0
+    weights = {path: path.read_bytes() for path in shallow.checkpoint(4).path.glob("*weights*")}
+    metrics = shallow.metrics.read_bytes()
+    figures = json.loads(shallow.summary.read_text())
+    status, _ = _report(shallow)
+    assert status == 0
+    assert weights == {path: path.read_bytes() for path in weights}
+    assert shallow.metrics.read_bytes() == metrics
+    again = json.loads(shallow.summary.read_text())
+    timings = {"seconds", "examples_per_second"}
+    assert {name: again[name] for name in again.keys() - timings} == {
+        name: figures[name] for name in figures.keys() - timings
+    }

@@ -1,0 +1,413 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+import natdgp
+from natdgp.data import Rows, Scaling, prepare
+from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.models import Stream
+from natdgp.models.record import FILE_NAME, ModelRecord, TaskRecord
+from natdgp.results import TrainedModel, load
+from natdgp.results.trained import WEIGHTS_NAME
+from natdgp.settings import Settings
+from natdgp.training import build_training_model
+from tests.conftest import FloatArray
+from tests.integration.conftest import Bench
+
+FEATURES = ("a", "b", "c")
+SCALING = Scaling(
+    x_mean=np.array([1.0, -2.0, 30.0]),
+    x_std=np.array([0.5, 2.0, 10.0]),
+    y_mean=np.array([100.0]),
+    y_std=np.array([7.0]),
+)
+LEVELS = (1e-6, 0.025, 0.3, 0.5, 0.975)
+
+
+def _model(
+    layers: int,
+    likelihood: dict[str, Any] | None = None,
+    *,
+    dtype: str = "float64",
+    batch_size: int = 8,
+    num_samples: int = 5,
+) -> TrainedModel:
+    """A model with parameters at random, as if trained."""
+    settings = Settings.read(
+        {
+            "global_batch_size": 8,
+            "model": {
+                "layers": layers,
+                "inducing_points": 6,
+                "likelihood": likelihood or {"name": "gaussian", "variance": 0.05},
+                "dtype": dtype,
+            },
+            "evaluation": {"num_samples": num_samples, "batch_size": batch_size},
+        },
+        {"source": "flights"},
+    )
+    record = ModelRecord(settings, TaskRecord(50, FEATURES, ("y",), SCALING), seed=3)
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(50, 3)).astype(dtype)
+    model = build_training_model(settings, record.task.shape, SCALING.y_std, seed=3, X=X)
+    for layer in model.deep_gp.f_layers:
+        layer.q_mu.assign(generator.normal(size=layer.q_mu.shape))
+        layer.q_sqrt.assign(0.5 * np.tril(generator.normal(size=layer.q_sqrt.shape)) + np.eye(6))
+    return TrainedModel(model, record)
+
+
+def _inputs(n: int = 20) -> FloatArray:
+    scaled = np.random.default_rng(1).normal(size=(n, 3))
+    return scaled * SCALING.x_std + SCALING.x_mean
+
+
+def _parameters(trained: TrainedModel) -> list[FloatArray]:
+    return [parameter.numpy() for parameter in trained.model.deep_gp.parameters]
+
+
+@pytest.fixture(scope="module")
+def shallow() -> TrainedModel:
+    return _model(1)
+
+
+@pytest.fixture(scope="module")
+def deep() -> TrainedModel:
+    return _model(2)
+
+
+def _posterior(trained: TrainedModel, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of f, standardised, of one layer: equations of a sparse variational GP."""
+    (layer,) = trained.model.deep_gp.f_layers
+    kernel = layer.kernel.kernel
+    ell, variance = kernel.lengthscales.numpy(), float(kernel.variance.numpy())
+    Z = layer.inducing_variable.inducing_variable.Z.numpy()
+
+    def k(A: FloatArray, B: FloatArray) -> FloatArray:
+        squares = np.square((A[:, None] - B[None]) / ell).sum(axis=-1)
+        return np.asarray(variance * np.exp(-0.5 * squares))
+
+    X = (X - SCALING.x_mean) / SCALING.x_std
+    L = np.linalg.cholesky(k(Z, Z) + 1e-6 * np.eye(len(Z)))
+    A = np.linalg.solve(L, k(Z, X))  # whitened: u = L v, q(v) = N(q_mu, q_sqrt q_sqrt^T)
+    S = layer.q_sqrt.numpy()[0]
+    mean = A.T @ layer.q_mu.numpy()
+    var = variance - np.square(A).sum(axis=0) + np.square(S.T @ A).sum(axis=0)
+    return mean, var[:, None]
+
+
+def test_one_layer_predicts_as_worked_out_by_hand(shallow: TrainedModel) -> None:
+    X = _inputs()
+    mean, var = _posterior(shallow, X)
+    std = 7.0 * np.sqrt(var + 0.05)
+    prediction = shallow.predict(X, quantiles=LEVELS)
+    # 1e-9: two ways through a Cholesky factor whose jitter is 1e-6
+    np.testing.assert_allclose(prediction.mean, 7.0 * mean + 100.0, rtol=1e-9)
+    np.testing.assert_allclose(prediction.std, std, rtol=1e-9)
+    assert tuple(prediction.quantiles) == LEVELS
+    for level, values in prediction.quantiles.items():
+        np.testing.assert_allclose(
+            stats.norm.cdf(values, prediction.mean, prediction.std), level, rtol=0, atol=1e-9
+        )
+
+
+def _mixture(trained: TrainedModel, X: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and variance of f, [S, n, Q], under the noise of prediction, all rows in one batch."""
+    B, S = trained.record.settings.evaluation.batch_size, 5
+    deep_gp = trained.model.deep_gp
+    rows = tf.range(len(X), dtype=tf.int64)
+    with deep_gp.noise.at(
+        stream=Stream.PREDICTION,
+        step=tf.constant(0, tf.int64),
+        rows=rows,
+        num_rows=B,
+        num_samples=deep_gp.samples_per_row(S),
+    ):
+        mean, var = deep_gp.predict_f_samples(tf.constant(SCALING.scale_x(X)))
+    return mean.numpy(), var.numpy()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        {"name": "gaussian", "variance": 0.05},
+        {"name": "student_t", "scale": 0.2, "degrees_of_freedom": 3.0},
+    ],
+    ids=["gaussian", "student_t"],
+)
+def test_quantiles_invert_the_cdf_and_moments_are_the_mixtures(
+    layers: int, likelihood: dict[str, Any]
+) -> None:
+    trained = _model(layers, likelihood)
+    X = _inputs(4)
+    prediction = trained.predict(X, quantiles=LEVELS)
+    mean, var = _mixture(trained, X)
+    noise = 0.05 if likelihood["name"] == "gaussian" else 0.2**2 * 3.0 / (3.0 - 2.0)
+    second_moment = np.mean(np.square(mean) + var + noise, axis=0)
+    np.testing.assert_allclose(prediction.mean, 7.0 * mean.mean(axis=0) + 100.0, rtol=1e-12)
+    # 1e-9: the difference of two moments of size 1
+    expected = 7.0 * np.sqrt(second_moment - np.square(mean.mean(axis=0)))
+    np.testing.assert_allclose(prediction.std, expected, rtol=1e-9)
+    for level, values in prediction.quantiles.items():
+        cdf = trained.model.predictive.cdf(mean, var, tf.constant((values - 100.0) / 7.0))
+        np.testing.assert_allclose(cdf, level, rtol=0, atol=1e-9)
+
+
+def test_a_deep_models_gaussian_mixture_has_the_cdf_of_scipy(deep: TrainedModel) -> None:
+    X = _inputs(8)
+    mean, var = _mixture(deep, X)
+    for level, values in deep.predict(X, quantiles=LEVELS).quantiles.items():
+        cdf = stats.norm.cdf((values - 100.0) / 7.0, mean, np.sqrt(var + 0.05)).mean(axis=0)
+        np.testing.assert_allclose(cdf, level, rtol=0, atol=1e-9)
+
+
+def test_quantiles_ascend_around_the_mean(deep: TrainedModel) -> None:
+    prediction = deep.predict(_inputs())
+    low, middle, high = (prediction.quantiles[level] for level in (0.025, 0.5, 0.975))
+    assert np.all(low < middle)
+    assert np.all(middle < high)
+    assert np.all((low < prediction.mean) & (prediction.mean < high))
+
+
+def test_the_same_input_twice_gives_identical_numbers(deep: TrainedModel) -> None:
+    one, other = deep.predict(_inputs()), deep.predict(_inputs())
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.std, other.std)
+    for level in one.quantiles:
+        np.testing.assert_array_equal(one.quantiles[level], other.quantiles[level])
+
+
+def test_predicting_does_not_change_the_model(deep: TrainedModel) -> None:
+    before = _parameters(deep)
+    deep.predict(_inputs())
+    for one, other in zip(_parameters(deep), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9])
+def test_rows_do_not_depend_on_how_many_come_after_them(deep: TrainedModel, n: int) -> None:
+    """Batches have 8 rows."""
+    everything, some = deep.predict(_inputs(20)), deep.predict(_inputs(20)[:n])
+    # 1e-12: products of matrices of another size sum in another order
+    np.testing.assert_allclose(some.mean, everything.mean[:n], rtol=1e-12)
+    np.testing.assert_allclose(some.std, everything.std[:n], rtol=1e-12)
+
+
+def test_one_layer_depends_on_neither_order_nor_batch_size(shallow: TrainedModel) -> None:
+    X = _inputs()
+    forward = shallow.predict(X)
+    # 1e-10: the order of summation, through a Cholesky factor
+    np.testing.assert_allclose(shallow.predict(X[::-1]).mean[::-1], forward.mean, rtol=1e-10)
+    np.testing.assert_allclose(_model(1, batch_size=3).predict(X).std, forward.std, rtol=1e-10)
+
+
+def test_more_samples_differ_in_a_deep_model(deep: TrainedModel) -> None:
+    """What the tests above compare is really sampled."""
+    X = _inputs()
+    assert np.max(np.abs(_model(2, num_samples=6).predict(X).mean - deep.predict(X).mean)) > 1e-3
+    assert np.max(np.abs(deep.predict(X[::-1]).mean[::-1] - deep.predict(X).mean)) > 1e-3
+
+
+def test_little_noise_in_float32_keeps_its_spread() -> None:
+    """E[y^2] - E[y]^2 would lose it: 2e-7 of a square of size 10 and more."""
+    trained = _model(1, {"name": "gaussian", "variance": 1e-5}, dtype="float32")
+    (layer,) = trained.model.deep_gp.f_layers
+    layer.q_sqrt.assign(1e-6 * np.eye(6, dtype=np.float32)[None])
+    layer.q_mu.assign(layer.q_mu * 10)
+    Z = layer.inducing_variable.inducing_variable.Z.numpy()
+    prediction = trained.predict(Z * SCALING.x_std + SCALING.x_mean)
+    assert np.max(np.abs(prediction.mean - 100.0)) > 30
+    # 0.5: the jitter, 1e-5 as well, leaves some variance of f at the inducing inputs
+    np.testing.assert_allclose(prediction.std, 7 * np.sqrt(1.5e-5), rtol=0.5)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(lambda X: {"c": X[:, 2], "a": X[:, 0], "b": X[:, 1]}, id="mapping"),
+        pytest.param(
+            lambda X: pl.DataFrame({"c": X[:, 2], "z": X[:, 0] * 9, "b": X[:, 1], "a": X[:, 0]}),
+            id="frame with another column",
+        ),
+        pytest.param(lambda X: X.tolist(), id="list"),
+        pytest.param(lambda X: tuple(map(tuple, X)), id="tuple"),
+    ],
+)
+def test_tables_equal_the_array_whatever_the_order_of_their_columns(
+    shallow: TrainedModel, table: Callable[[FloatArray], Any]
+) -> None:
+    X = _inputs()
+    np.testing.assert_array_equal(shallow.predict(table(X)).mean, shallow.predict(X).mean)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ({"a": [1.0], "c": [1.0]}, r"columns missing: b; the model predicts from a, b, c"),
+        (np.zeros((4, 2)), r"X has shape \[4, 2\]; expected \[n, 3\] with n > 0 and columns a, b"),
+        (np.zeros(3), r"X has shape \[3\]; expected \[n, 3\]"),
+        (np.zeros((0, 3)), r"X has shape \[0, 3\]; expected \[n, 3\] with n > 0"),
+        (
+            np.array([[1, 2, 3], [1, np.nan, np.inf]]),
+            r"2 values that are not finite.*row 1, col.* b",
+        ),
+        ({"a": [1.0], "b": [1.0], "c": [None]}, r"1 values that are not finite.*row 0, column c"),
+        ({"a": [1.0], "b": ["JFK"], "c": [1.0]}, r"column b does not hold numbers: .*'JFK'"),
+        ({"a": [1.0, 2.0], "b": [1.0], "c": [1.0]}, r"must match"),
+        ([["1", "2", "x"]], r"'x'"),
+    ],
+    ids=["column", "width", "vector", "no rows", "nan", "none", "text", "lengths", "text in list"],
+)
+def test_wrong_inputs_are_told(shallow: TrainedModel, X: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        shallow.predict(X)
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.1, 1.5, float("nan")])
+def test_quantiles_out_of_range_are_refused(shallow: TrainedModel, level: float) -> None:
+    with pytest.raises(ValueError, match=rf"between 0 and 1, not \[{level}\]"):
+        shallow.predict(_inputs(), quantiles=(0.5, level))
+
+
+def test_no_quantiles_may_be_wanted(deep: TrainedModel) -> None:
+    prediction = deep.predict(_inputs(), quantiles=())
+    assert prediction.quantiles == {}
+    np.testing.assert_array_equal(prediction.mean, deep.predict(_inputs()).mean)
+
+
+def test_features_and_targets_are_named(shallow: TrainedModel) -> None:
+    assert (shallow.features, shallow.targets) == (FEATURES, ("y",))
+
+
+def test_there_must_be_rows_to_evaluate(shallow: TrainedModel) -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        shallow.evaluate(Rows(np.zeros((0, 3)), np.zeros((0, 1))))
+
+
+def test_evaluating_twice_gives_the_same_figures(deep: TrainedModel) -> None:
+    generator = np.random.default_rng(2)
+    rows = Rows(generator.normal(size=(20, 3)), generator.normal(size=(20, 1)))
+    assert deep.evaluate(rows) == deep.evaluate(rows)
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, RunFolder]:
+    """Where the run of this module is kept once it is trained."""
+    return {}
+
+
+@pytest.fixture
+def run(
+    kept: dict[str, RunFolder],
+    tmp_path: Path,
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+) -> RunFolder:
+    """A finished run of a deep model; its best checkpoint is not its last."""
+    if "run" not in kept:
+        small_experiment["checkpoint_policy"] = "all"
+        small_experiment["checkpoint_storage"] = {"save_trial_best": 9, "save_trial_latest": 9}
+        bench = Bench(tmp_path, write_experiment)
+        folder = bench.new(small_experiment)
+        bench.go(folder)
+        (folder.root / "best").symlink_to("checkpoints/step-00000008")
+        kept["run"] = folder
+    return kept["run"]
+
+
+def test_evaluation_equals_the_validations_that_the_run_reported(run: RunFolder) -> None:
+    reported = {
+        entry["steps_completed"]: entry["metrics"]
+        for entry in read_json_lines(run.metrics)
+        if entry["group"] == "validation"
+    }
+    assert list(reported) == [4, 8, 12]
+    for checkpoint in run.checkpoints():
+        trained = load(checkpoint.path)
+        prepared = prepare(trained.record.settings.data, trained.record.settings.model.dtype)
+        figures = trained.evaluate(prepared.validation)
+        assert len(figures) == 9
+        for name, value in figures.items():
+            expected = reported[checkpoint.steps][f"val_{name}"]
+            assert value == pytest.approx(expected, rel=1e-12, abs=1e-12), name
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(run: RunFolder) -> None:
+    from_folder, best, last = (
+        _parameters(load(path))
+        for path in (str(run.root), run.checkpoint(8).path, run.checkpoint(12).path)
+    )
+    for one, other in zip(from_folder, best, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any(np.any(one != other) for one, other in zip(best, last, strict=True))
+
+
+def test_the_packages_own_load_is_the_same() -> None:
+    assert natdgp.load is load
+
+
+def test_a_checkpoint_may_be_carried_elsewhere(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copytree(run.checkpoint(8).path, tmp_path / "elsewhere")
+    X = {"a": [0.1], "b": [0.2], "c": [0.3]}
+    prediction = load(tmp_path / "elsewhere").predict(X)
+    np.testing.assert_array_equal(prediction.mean, load(run.root).predict(X).mean)
+
+
+class _Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("hostile",)
+
+
+def test_loading_executes_nothing(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pickle
+
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    pickles = list(checkpoint.rglob("*.pkl"))
+    modules = list((checkpoint / "code").rglob("*.py"))
+    assert pickles
+    assert modules
+    for file in pickles:
+        file.write_bytes(pickle.dumps(_Hostile()))
+    for file in modules:
+        file.write_text("raise RuntimeError")
+    load(checkpoint).predict(np.zeros((1, 3)))
+    assert not (tmp_path / "hostile").exists()
+    pickle.loads(pickles[0].read_bytes())  # the pickles are hostile indeed
+    assert (tmp_path / "hostile").exists()
+
+
+def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(FileNotFoundError, match=rf"not a natdgp checkpoint.*no {FILE_NAME}"):
+            load(path)
+
+
+def test_a_checkpoint_without_its_weights_is_not_loaded(run: RunFolder, tmp_path: Path) -> None:
+    shutil.copy(run.checkpoint(8).path / FILE_NAME, tmp_path)
+    with pytest.raises(tf.errors.NotFoundError, match=WEIGHTS_NAME):
+        load(tmp_path)
+
+
+def test_weights_of_another_model_are_not_loaded(run: RunFolder, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    record = json.loads((checkpoint / FILE_NAME).read_text())
+    record["settings"]["model"]["layers"] = 3
+    (checkpoint / FILE_NAME).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="incompatible tensor"):
+        load(checkpoint)
