@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOROVOD := horovod==0.28.1
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+# TensorFlow greets with lines about missing GPUs otherwise.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help setup demo test check bench lock clean
 

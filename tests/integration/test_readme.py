@@ -75,6 +75,7 @@ def test_make_targets_are_what_readme_says() -> None:
         planned = subprocess.run(
             ["make", "--dry-run", "--assume-old", ".venv/.ready", target],
             cwd=REPOSITORY,
+            env={name: v for name, v in os.environ.items() if not name.startswith("MAKE")},
             capture_output=True,
             text=True,
             check=True,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from natdgp.trial import DeepGPTrial
 from natdgp.trial.trial import TASK_KEY
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
+
+TRIAL_MODULE = sys.modules[DeepGPTrial.__module__]
 
 
 def _context(config: dict[str, Any]) -> keras.TFKerasTrialContext:
@@ -88,7 +91,7 @@ def test_constructing_a_trial_does_no_tensorflow_work_and_reads_no_data(
         raise AssertionError
 
     context = _context(small_experiment)
-    monkeypatch.setattr("natdgp.trial.trial.prepare", refuse)
+    monkeypatch.setattr(TRIAL_MODULE, "prepare", refuse)
     monkeypatch.setattr(tf, "Variable", refuse)
     monkeypatch.setattr(tf, "constant", refuse)
     trial = DeepGPTrial(context)
@@ -105,7 +108,7 @@ def test_data_are_read_once_for_model_and_loaders(
         reads.append("read")
         return prepare(*args)
 
-    monkeypatch.setattr("natdgp.trial.trial.prepare", count)
+    monkeypatch.setattr(TRIAL_MODULE, "prepare", count)
     trial = DeepGPTrial(_context(small_experiment))
     trial.build_model()
     training = next(iter(trial.build_training_data_loader()))
