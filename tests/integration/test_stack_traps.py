@@ -191,14 +191,29 @@ def test_no_value_that_is_not_finite_is_reported(
     assert bench.metrics(folder, "validation") == {}
 
 
+@pytest.mark.parametrize("on_cluster", [False, True])
 def test_loss_that_is_not_finite_ends_the_trial_and_names_layer_and_cause(
-    bench: Bench, small_experiment: dict[str, Any]
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    on_cluster: bool,
 ) -> None:
+    environment = local_run._environment
+
+    def somewhere(*args: Any) -> Any:
+        env = environment(*args)
+        env.on_cluster = on_cluster
+        return env
+
+    monkeypatch.setattr(local_run, "_environment", somewhere)
     small_experiment["hyperparameters"]["adam"]["learning_rate"] = 1e300
     with pytest.raises(det.InvalidHP) as raised:
         bench.go(bench.new(small_experiment))
     assert "layer_" in raised.value.msg
     assert "hyperparameters.adam.learning_rate" in raised.value.msg
+    # Only a cluster needs it in the log: Determined drops the message of an InvalidHP there.
+    assert (raised.value.msg in caplog.text) is on_cluster
 
 
 def test_failed_decomposition_is_named_with_its_layer_and_remedy(

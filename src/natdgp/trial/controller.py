@@ -109,12 +109,12 @@ class DeepGPController(keras.TFKerasTrialController):
             why = explain_failed_check(self.model, error.message, self.steps_completed)
             if why is None:
                 raise
-            raise det.InvalidHP(why) from error
+            raise self._invalid(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise det.InvalidHP(
+            raise self._invalid(
                 explain_breakdown(self.model, f"loss is {loss} at step {self.steps_completed}")
             )
         super()._post_train_batch_end(num_inputs, logs)
@@ -127,11 +127,15 @@ class DeepGPController(keras.TFKerasTrialController):
                 message = explain_breakdown(
                     self.model, f"{name} is {value} after step {self.steps_completed}"
                 )
-                logger.error("%s", message)
-                # Determined's control loop turns it into a report to the searcher and drops it.
-                self.breakdown = det.InvalidHP(message)
+                # Determined's control loop catches it; a local run raises it again from here.
+                self.breakdown = self._invalid(message)
                 raise self.breakdown
         return response
+
+    def _invalid(self, message: str) -> det.InvalidHP:
+        if self.env.on_cluster:  # Determined reports it to the searcher and drops the message
+            logger.error("%s", message)
+        return det.InvalidHP(message)
 
 
 def _without_sequence_adapters(
