@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from natdgp.natgrad import NaturalGradient
     from natdgp.results import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["NaturalGradient", "__version__", "load"]
 
 
 def __getattr__(name: str) -> object:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> object:
         from natdgp.results import load
 
         return load
+    if name == "NaturalGradient":
+        from natdgp.natgrad import NaturalGradient
+
+        return NaturalGradient
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,8 +6,8 @@ import gpflow
 import numpy as np
 import pytest
 import tensorflow as tf
-from gpflow.optimizers import NaturalGradient
 
+from natdgp import NaturalGradient
 from natdgp.models import TaskShape, build_deep_gp
 from natdgp.settings import ModelSettings
 from natdgp.training import NatGradModel
@@ -96,7 +96,7 @@ def test_one_layer_trains_as_svgp_by_hand(waves: Waves) -> None:
         model.deep_gp.f_layers[0].inducing_variable.inducing_variable.Z.numpy(),
         num_data=len(X),
     )
-    natural = NaturalGradient(0.3)
+    natural = gpflow.optimizers.NaturalGradient(0.3)
     adam = tf.keras.optimizers.Adam(0.01)
     q = (svgp.q_mu, svgp.q_sqrt)
     q_vars = [p.unconstrained_variable for p in q]

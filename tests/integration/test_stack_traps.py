@@ -6,7 +6,7 @@ and says so if the stack has mended itself.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import determined as det
 import gpflow
@@ -20,7 +20,7 @@ from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingV
 from gpflow.kernels import SharedIndependent
 
 from natdgp.local import run as local_run
-from natdgp.training import model as model_module
+from natdgp.training import builder as training_builder
 from natdgp.training.predictive import PredictiveSums
 from natdgp.trial import DeepGPTrial
 from natdgp.trial.callbacks import EarlyStopping
@@ -216,17 +216,32 @@ def test_loss_that_is_not_finite_ends_the_trial_and_names_layer_and_cause(
     assert (raised.value.msg in caplog.text) is on_cluster
 
 
-def test_failed_decomposition_is_named_with_its_layer_and_remedy(
+def test_a_step_that_would_leave_the_cone_is_corrected_and_counted(
     bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def leave_the_cone(optimizer: Any, layer: Any, q_mu_grad: tf.Tensor, _: tf.Tensor) -> None:
-        layer.q_mu.assign(q_mu_grad * tf.linalg.cholesky(-tf.eye(1, dtype=tf.float64)))
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["model"]["likelihood"] = {"name": "student_t", "scale": 0.02}
+    hyperparameters["natural_gradient"] = {"layers": "all", "gamma": 5.0}
+    folder = bench.new(small_experiment)
+    assert bench.go(folder).steps == 12
+    last = bench.metrics(folder, "training")[12]
+    assert last["natgrad_corrected"] + last["natgrad_shortened"] > 0
+    assert last["natgrad_refused"] == 0
 
-    monkeypatch.setattr(model_module, "_natural_gradient_step", leave_the_cone)
-    with pytest.raises(det.InvalidHP) as raised:
-        bench.go(bench.new(small_experiment))
-    assert "natural-gradient step of layer_1 at step 0" in raised.value.msg
-    assert "hyperparameters.natural_gradient.gamma (now 0.01)" in raised.value.msg
+    # GPflow's optimizer, on the same model, does not survive it.
+    monkeypatch.setattr(training_builder, "NaturalGradient", _GPflows)
+    with pytest.raises((det.InvalidHP, tf.errors.InvalidArgumentError)):
+        bench.go(bench.new(small_experiment, "gpflow"))
+
+
+class _GPflows(gpflow.optimizers.NaturalGradient):
+    """GPflow's step behind the method that our model calls."""
+
+    counts: ClassVar[dict[str, tf.Tensor]] = {}
+
+    def apply_gradients(self, grads_and_vars: Any, name: str | None = None) -> None:
+        for gradients, parameters in grads_and_vars:
+            self._natgrad_apply_gradients(*gradients, *parameters)
 
 
 def test_tensorboard_files_lie_in_the_runs_folder(

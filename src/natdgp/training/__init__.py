@@ -1,7 +1,7 @@
 """The training model: its step, what it reports, and its schedules."""
 
 from natdgp.training.builder import build_optimizers, build_training_model
-from natdgp.training.diagnosis import explain_breakdown, explain_failed_check
+from natdgp.training.diagnosis import explain_breakdown
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
 
@@ -10,7 +10,6 @@ __all__ = [
     "build_optimizers",
     "build_training_model",
     "explain_breakdown",
-    "explain_failed_check",
     "gamma_at",
     "learning_rate_at",
     "learning_rate_in_epoch",

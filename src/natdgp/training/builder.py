@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from gpflow.optimizers import NaturalGradient
 
 from natdgp.data import Numbers
 from natdgp.models import TaskShape, build_deep_gp
+from natdgp.natgrad import NaturalGradient
 from natdgp.parallel import Reducer
 from natdgp.settings import Settings
 from natdgp.training.model import NatGradModel

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import gpflow
 import tensorflow as tf
 
@@ -30,29 +28,6 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
     return (
         f"{what}, although all parameters are finite: the predictive density overflows or "
         f"underflows. {_remedy(model)}"
-    )
-
-
-def explain_failed_check(model: NatGradModel, message: str, step: int) -> str | None:
-    """Describe a check for finite numbers that stopped a training step.
-
-    TensorFlow's Cholesky does not raise for a matrix that is not positive definite: it fills its
-    result with NaN, and GPflow's check of a new q_sqrt is where that comes out.
-
-    :param model: the model.
-    :param message: TensorFlow's error message, which names the graph's node.
-    :param step: the step that failed.
-    :returns: None if the error is of another kind.
-    """
-    if "CheckNumerics" not in message:
-        return None
-    found = re.search(r"natural_gradient_(layer_\d+)", message)
-    place = f" in the natural-gradient step of {found[1]}" if found else ""
-    return (
-        f"values are not finite{place} at step {step}: the step is too long, so that a covariance "
-        "is no longer positive definite, or the parameters before it have run away. Lengthen the "
-        "ramp, leave the layer out of hyperparameters.natural_gradient.layers, or: "
-        f"{_remedy(model)}"
     )
 
 

@@ -8,7 +8,6 @@ import gpflux
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from gpflow.optimizers import NaturalGradient
 
 from natdgp.models import DeepGP, Stream
 from natdgp.parallel import OneProcess, Reducer
@@ -78,7 +77,8 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         """One step of all optimizers on one batch.
 
         :returns: `loss` (negative ELBO per row, standardised), `elbo_per_datum` (in the units of
-            y, nats), and the step lengths that were used.
+            y, nats), the step lengths that were used, and how many natural-gradient steps of
+            single latent GPs were taken, corrected, shortened and refused so far.
         """
         S, B = self._num_samples, self._global_batch_size
         Y = tf.tile(data["targets"], [S, 1])
@@ -115,10 +115,15 @@ class NatGradModel(gpflux.optimization.NatGradModel):
                 for gradient in gradients[2 * index : 2 * index + 2]
             )
             with tf.name_scope(f"natural_gradient_{layer.name}"):
-                _natural_gradient_step(optimizer, layer, q_mu_grad, q_sqrt_grad)
+                optimizer.apply_gradients([((q_mu_grad, q_sqrt_grad), (layer.q_mu, layer.q_sqrt))])
         self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
         self.step.assign_add(1)
-        return {"loss": loss, "elbo_per_datum": -loss - self._log_volume, **used}
+        return {
+            "loss": loss,
+            "elbo_per_datum": -loss - self._log_volume,
+            **used,
+            **self._step_counts(),
+        }
 
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Add one batch to the figures and return them so far; see :class:`PredictiveSums`."""
@@ -142,12 +147,10 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             lengths["gamma"] = tf.identity(self.natgrad_optimizers[0].gamma)
         return lengths
 
-
-def _natural_gradient_step(
-    optimizer: NaturalGradient,
-    layer: gpflux.layers.GPLayer,
-    q_mu_grad: tf.Tensor,
-    q_sqrt_grad: tf.Tensor,
-) -> None:
-    # GPflow applies ready gradients only through this private method, as GPflux does too.
-    optimizer._natgrad_apply_gradients(q_mu_grad, q_sqrt_grad, layer.q_mu, layer.q_sqrt)
+    def _step_counts(self) -> dict[str, tf.Tensor]:
+        """What became of the natural-gradient steps of all layers, since the beginning."""
+        counts = [optimizer.counts for optimizer in self.natgrad_optimizers]
+        return {
+            f"natgrad_{name}": tf.add_n([count[name] for count in counts])
+            for name in (counts[0] if counts else ())
+        }

@@ -15,7 +15,7 @@ from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.models.record import ModelRecord
-from natdgp.training import explain_breakdown, explain_failed_check
+from natdgp.training import explain_breakdown
 from natdgp.trial.summaries import SummaryWriter
 
 logger = logging.getLogger("natdgp.trial")
@@ -101,15 +101,6 @@ class DeepGPController(keras.TFKerasTrialController):
             self.model.step.assign(started)
             self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
             self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
-
-    def _launch_fit(self) -> None:
-        try:
-            super()._launch_fit()
-        except tf.errors.InvalidArgumentError as error:
-            why = explain_failed_check(self.model, error.message, self.steps_completed)
-            if why is None:
-                raise
-            raise self._invalid(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
         loss = float(logs["loss"])

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from gpflow.optimizers import NaturalGradient
 
 from natdgp.models import TaskShape
+from natdgp.natgrad import NaturalGradient
 from natdgp.parallel import OneProcess
 from natdgp.settings import (
     AdamSettings,

@@ -1,0 +1,160 @@
+"""The natural-gradient step against GPflow's, and against one bare Cholesky.
+
+    python benchmarks/natgrad_step.py
+    python benchmarks/natgrad_step.py --sizes 256x8 512x4 --dtype float64 --rounds 50
+
+Each side is a tf.function of one step on ready gradients. In every round each side runs once, one
+after the other, so that whatever else the machine does falls on all of them; medians over rounds
+are printed, and ratios of medians. The parameters are put back before every step.
+
+Two problems are measured. `short`: ||C||_F = 1/2, as late in training. `long`: the eigenvalues of
+C = 2 gamma P reach 10, as in the first steps. Both take the same time, since definiteness is read
+from the factorisation and not tested for.
+
+One run on two cores that others were using as well, 31 rounds, `short` steps, milliseconds (GPflow
+/ ours / one Cholesky) and how many times faster than GPflow. On two idle cores both sides take
+about half as long; the ratio has been between 3.4 and 3.9 at 256 x 8.
+
+    M x P          float64                  float32
+    50 x 1      0.83 /  0.69 /  0.30  1.2   1.66 /  1.16 /  0.37  1.4
+    100 x 5     6.37 /  2.84 /  0.67  2.2   4.40 /  2.63 /  0.84  1.7
+    100 x 30   33.0  / 12.6  /  2.15  2.6  14.5  /  6.41 /  1.70  2.3
+    256 x 8    78.9  / 21.0  /  5.32  3.8  38.0  / 10.3  /  3.52  3.7
+    512 x 4   276    / 48.8  / 21.8   5.7   128  / 24.4  /  9.83  5.2
+    1024 x 1  303    / 43.9  / 26.3   6.9   235  / 31.8  / 20.0   7.4
+
+Tried, at 256 x 8 in float64 unless said otherwise:
+
+- One Cholesky of the reversed matrix and one triangular solve, no blocks (numbers as they stand in
+  the derivation): 1.2 to 1.9 times the time of the blocked form from M = 256 on; at 512 x 4
+  TensorFlow's Cholesky runs at a third of the rate of its matrix products.
+- Blocks of 32, 64, 128, 256 rows: 24.7, 23.3, 22.3, 26.4 ms; at 512 x 4 49, 38, 40, 42; at 100 x 30
+  13.6, 11.4, 10.7, 13.1. Hence 128.
+- The product L' dLoss/dL in columns of 64, of 128, whole: 3.4, 3.2, 4.6 ms alone; in the step 64
+  wins from M = 256 on.
+- Reading definiteness from the eigenvalues of small blocks, before their Cholesky: half as slow
+  again on `long` steps, and slower than GPflow at 50 x 1. A bound (||block - I||_F < 1) that spares
+  the eigenvalues made `short` steps as fast as now, not `long` ones. TensorFlow's Cholesky fails by
+  NaN, so neither is needed.
+- Reversing rows and columns only inside blocks, adding the identity only to blocks, packing the
+  triangle from half of the matrix, reading the sum of the gradients instead of testing each number,
+  one variable for all counts: each 1 to 5 percent.
+- The branch for steps that would fail as a function that is not inlined: 5 percent at 50 x 1.
+- XLA on the CPU is four to five times slower (its Cholesky and its triangular solve).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gpflow
+import numpy as np
+import tensorflow as tf
+
+from natdgp.natgrad import NaturalGradient
+
+SIZES = ["50x1", "100x5", "100x30", "256x8", "512x4", "1024x1"]
+GAMMA = 0.1
+
+
+class Problem:
+    """Parameters, gradients, and a matrix of the same size to take one Cholesky of."""
+
+    def __init__(self, M: int, P: int, dtype: str, kind: str) -> None:
+        generator = np.random.default_rng(0)
+        L = np.eye(M) + np.tril(generator.normal(size=(P, M, M))) * 0.3 / np.sqrt(M)
+        G = generator.normal(size=(P, M, M))
+        C = np.einsum("pmi,pmj->pij", G, G) if kind == "long" else G + np.transpose(G, (0, 2, 1))
+        norm = np.linalg.norm(C, ord=2 if kind == "long" else None, axis=(1, 2))
+        C *= {"long": 10.0, "short": 0.5}[kind] / norm[:, None, None]
+        # C = gamma (L' 2 G_S L), so dLoss/dL = tril(2 G_S L) = tril(L'^-1 C) / gamma.
+        L_grad = np.tril(np.linalg.solve(np.transpose(L, (0, 2, 1)), C)) / GAMMA
+        self.q_mu = generator.normal(size=(M, P)).astype(dtype)
+        self.q_sqrt = L.astype(dtype)
+        self.matrix = tf.constant(np.eye(M) + C @ np.transpose(C, (0, 2, 1)), dtype)
+        pack = gpflow.utilities.triangular().inverse
+        self.gradients = (
+            tf.constant(generator.normal(size=(M, P)), dtype),
+            pack(tf.constant(L_grad, dtype)),
+        )
+
+
+class Side:
+    """One way to spend time on a problem."""
+
+    def __init__(self, run: Callable[[], Any], reset: Callable[[], None] = lambda: None) -> None:
+        self.run = tf.function(run)
+        self.reset = reset
+        self.times: list[float] = []
+        self.measure()  # traces
+        self.times.clear()
+
+    def measure(self) -> None:
+        self.reset()
+        start = time.perf_counter()
+        self.run()
+        self.times.append(time.perf_counter() - start)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.times) * 1e3
+
+
+def step_side(problem: Problem, optimizer: gpflow.optimizers.NaturalGradient) -> Side:
+    q_mu = gpflow.Parameter(problem.q_mu, dtype=problem.q_mu.dtype)
+    q_sqrt = gpflow.Parameter(
+        problem.q_sqrt, transform=gpflow.utilities.triangular(), dtype=problem.q_sqrt.dtype
+    )
+
+    def run() -> None:
+        # The name by which GPflux calls the step; GPflow has no public one for ready gradients.
+        optimizer._natgrad_apply_gradients(*problem.gradients, q_mu, q_sqrt)
+
+    def reset() -> None:
+        q_mu.assign(problem.q_mu)
+        q_sqrt.assign(problem.q_sqrt)
+
+    return Side(run, reset)
+
+
+def measure(M: int, P: int, dtype: str, kind: str, rounds: int) -> dict[str, Side]:
+    problem = Problem(M, P, dtype, kind)
+    sides = {
+        "GPflow": step_side(problem, gpflow.optimizers.NaturalGradient(GAMMA)),
+        "ours": step_side(problem, NaturalGradient(GAMMA)),
+        "Cholesky": Side(lambda: tf.linalg.cholesky(problem.matrix)),
+    }
+    for _ in range(rounds):
+        for side in sides.values():
+            side.measure()
+    return sides
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="MxP")
+    parser.add_argument("--dtype", nargs="+", default=["float64", "float32"])
+    parser.add_argument("--kind", nargs="+", default=["short", "long"], choices=["short", "long"])
+    parser.add_argument("--rounds", type=int, default=30)
+    arguments = parser.parse_args()
+    print(f"milliseconds a step, medians of {arguments.rounds} alternating rounds")
+    print("M x P      type     steps    GPflow     ours  one Cholesky  GPflow/ours  ours/Cholesky")
+    for dtype in arguments.dtype:
+        for size in arguments.sizes:
+            M, P = (int(part) for part in size.split("x"))
+            for kind in arguments.kind:
+                sides = measure(M, P, dtype, kind, arguments.rounds)
+                gpflow_, ours, cholesky = (side.median for side in sides.values())
+                print(
+                    f"{size:10s} {dtype:8s} {kind:6s}{gpflow_:9.2f}{ours:9.2f}{cholesky:14.2f}"
+                    f"{gpflow_ / ours:13.2f}{ours / cholesky:15.2f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

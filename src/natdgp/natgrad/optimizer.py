@@ -1,0 +1,353 @@
+"""The optimizer: GPflow's `NaturalGradient`, several times faster, that does not fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import gpflow
+import tensorflow as tf
+from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
+
+from natdgp.natgrad import steps
+from natdgp.natgrad.divergence import step_kl, step_kl_diag
+from natdgp.natgrad.gpflow_private import GPflowNaturalGradient, gpflow_step
+from natdgp.natgrad.parameters import assign, constrained_gradient
+from natdgp.natgrad.safeguards import (
+    Divergence,
+    SafeStepFunction,
+    StepFunction,
+    first_valid,
+    within,
+)
+from natdgp.natgrad.serialization import (
+    deserialize_gamma,
+    deserialize_transform,
+    serialize_gamma,
+    serialize_transform,
+)
+
+PositiveDefinite = Literal["exact", "guaranteed", "fallback"]
+
+Gamma = Any
+"""float | tf.Variable | tf.Tensor | LearningRateSchedule | Callable[[], float | tf.Tensor]"""
+
+Parameters = (
+    tuple[gpflow.Parameter, gpflow.Parameter]
+    | tuple[gpflow.Parameter, gpflow.Parameter, XiTransform]
+)
+"""(q_mu, q_sqrt), or (q_mu, q_sqrt, transformation)."""
+
+Gradients = tuple[tf.Tensor, tf.Tensor]
+"""Of q_mu and q_sqrt, with respect to their unconstrained variables."""
+
+DEFAULT_MAX_REFUSED = 100
+"""Non-finite gradients in a row before training stops."""
+
+XI_NAT = XiNat()
+
+COUNTS = ("taken", "corrected", "shortened", "refused")
+"""What becomes of a step of one latent GP."""
+
+
+@tf.keras.utils.register_keras_serializable("natdgp")
+class NaturalGradient(GPflowNaturalGradient):
+    """Natural-gradient descent on q(u) = N(q_mu, q_sqrt q_sqrt').
+
+    A drop-in for `gpflow.optimizers.NaturalGradient`, in GPflux's models too: the same constructor,
+    the same `minimize`, the same step wherever GPflow's succeeds, in closed form. Besides:
+
+    - a step that would leave the Gaussians is not an exception (`positive_definite`);
+    - the length of a step may be bounded (`max_kl`);
+    - gradients that are not finite change nothing, and are counted;
+    - a diagonal q(u), q_sqrt [M, P] (standard deviations), is stepped as well;
+    - gradients may be taken out, processed and put back, as with other Keras optimizers::
+
+        pairs = optimizer.compute_gradients(loss, [(q_mu, q_sqrt)])
+        optimizer.apply_gradients([(clip(gradients), q) for gradients, q in pairs])
+
+    Transformations other than XiNat and XiSqrtMeanVar take GPflow's own step: its cost, its
+    exceptions, no trust region, no diagonal q(u).
+
+    Under jit_compile XLA leaves out assertions: a step that should raise is refused and counted.
+    """
+
+    def __init__(
+        self,
+        gamma: Gamma,
+        xi_transform: XiTransform = XI_NAT,
+        name: str | None = None,
+        *,
+        positive_definite: PositiveDefinite = "fallback",
+        max_kl: float | None = None,
+        max_refused: int = DEFAULT_MAX_REFUSED,
+    ) -> None:
+        """:param gamma: the step length: a number, a tf.Variable (which stays settable inside a
+            tf.function), a Keras schedule (a function of `iterations`) or a callable without
+            arguments.
+        :param xi_transform: the parameters the step is straight in; `minimize` and
+            `apply_gradients` may override it for each q(u).
+        :param name: of the optimizer.
+        :param positive_definite: for XiNat, what to do where the exact step leads to no Gaussian,
+            as a long step on a loss that is not convex does: `exact` raises, as GPflow does;
+            `guaranteed` always takes the step with a second-order term that cannot fail;
+            `fallback` takes the exact step, and for each latent GP whose exact step would fail the
+            guaranteed one. The last two shorten a step too large for the number format.
+        :param max_kl: the largest KL(q_new || q_old) of a step, for each latent GP; a step that
+            goes further is shortened. None for no bound.
+        :param max_refused: how many non-finite gradients in a row stop the training.
+        :raises ValueError: for a value that means nothing.
+        """
+        super().__init__(gamma, xi_transform, name)
+        if positive_definite not in get_args(PositiveDefinite):
+            allowed = ", ".join(repr(a) for a in get_args(PositiveDefinite))
+            raise ValueError(f"positive_definite is {positive_definite!r}; choose one of {allowed}")
+        if isinstance(gamma, int | float) and not 0 <= gamma < math.inf:
+            raise ValueError(f"gamma is {gamma}; give a step length of 0 or more, such as 0.1")
+        if max_kl is not None and not 0 < max_kl < math.inf:
+            raise ValueError(f"max_kl is {max_kl}; give a number above 0, or None for no bound")
+        if max_refused < 1:
+            raise ValueError(f"max_refused is {max_refused}; give 1 or more")
+        self.positive_definite = positive_definite
+        self.max_kl = max_kl
+        self.max_refused = max_refused
+        self._counts = self.add_variable([len(COUNTS)], dtype=tf.int64, name="counts")
+        self.refused_in_a_row = self.add_variable([], dtype=tf.int64, name="refused_in_a_row")
+        """Steps in a row with gradients that were not finite."""
+
+    def current_gamma(self, dtype: tf.DType | None = None) -> tf.Tensor:
+        """The step length in force: at this iteration, or of this call.
+
+        :param dtype: of the result; the step length's own by default.
+        """
+        gamma = self.gamma
+        if isinstance(gamma, tf.keras.optimizers.schedules.LearningRateSchedule):
+            gamma = gamma(self.iterations)
+        elif callable(gamma):
+            gamma = gamma()
+        gamma = tf.convert_to_tensor(gamma, dtype_hint=dtype)
+        return gamma if dtype is None else tf.cast(gamma, dtype)
+
+    @property
+    def counts(self) -> dict[str, tf.Tensor]:
+        """Steps of single latent GPs since the beginning by what became of them, for metrics.
+
+        `taken`: as asked for; `corrected`: with the second-order term, because the exact step would
+        have failed; `shortened`: for the trust region or the number format; `refused`: not at all,
+        for gradients that are not finite or want of a valid step.
+        """
+        return dict(zip(COUNTS, tf.unstack(self._counts), strict=True))
+
+    def minimize(self, loss_fn: Callable[[], tf.Tensor], var_list: Sequence[Parameters]) -> None:
+        """One step on every q(u) of the list, down one gradient of the loss.
+
+        :param loss_fn: the loss, a scalar; called once.
+        :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation).
+        """
+        self.apply_gradients(self.compute_gradients(loss_fn, var_list))
+
+    def compute_gradients(
+        self, loss_fn: Callable[[], tf.Tensor], var_list: Sequence[Parameters]
+    ) -> list[tuple[Gradients, Parameters]]:
+        """The gradients, each with its q(u), ready for :meth:`apply_gradients`.
+
+        :param loss_fn: the loss, a scalar; called once.
+        :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation).
+        :raises ValueError: if the loss does not depend on a parameter.
+        """
+        variables = [[q.unconstrained_variable for q in entry[:2]] for entry in var_list]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            loss = loss_fn()
+        gradients = tape.gradient(loss, variables)
+        return [((g[0], g[1]), entry) for g, entry in zip(gradients, var_list, strict=True)]
+
+    def apply_gradients(
+        self, grads_and_vars: Iterable[tuple[Gradients, Parameters]], name: str | None = None
+    ) -> tf.Variable:
+        """One step on every q(u) of the list, down gradients that are given.
+
+        :param grads_and_vars: pairs of gradients and parameters:
+            ((q_mu_grad, q_sqrt_grad), (q_mu, q_sqrt)), or with a transformation after q_sqrt. The
+            gradients are those of the unconstrained variables, as tf.GradientTape gives them.
+        :param name: of the scope of the operations.
+        :returns: `iterations`, one more than before.
+        :raises ValueError: if a gradient is None.
+        :raises tf.errors.InvalidArgumentError: after `max_refused` calls in a row with gradients
+            that are not finite; or for a step to no Gaussian, if `positive_definite` is "exact".
+        """
+        pairs = list(grads_and_vars)
+        for gradients, entry in pairs:
+            for gradient, parameter in zip(gradients, entry[:2], strict=True):
+                if gradient is None:
+                    raise ValueError(
+                        f"the loss does not depend on {parameter.name}, so it has no gradient;"
+                        " leave its q(u) out of the list"
+                    )
+        with tf.name_scope(name or self.natgrad_name):
+            for gradients, entry in pairs:
+                self._step(*gradients, *entry)
+            return self.iterations.assign_add(1)
+
+    def apply_one(
+        self,
+        q_mu_grad: tf.Tensor,
+        q_sqrt_grad: tf.Tensor,
+        q_mu: gpflow.Parameter,
+        q_sqrt: gpflow.Parameter,
+        xi_transform: XiTransform | None = None,
+    ) -> None:
+        """:meth:`apply_gradients` for one q(u); GPflux's models call it through GPflow's name."""
+        self.apply_gradients([((q_mu_grad, q_sqrt_grad), (q_mu, q_sqrt, xi_transform))])
+
+    def _step(
+        self,
+        q_mu_grad: tf.Tensor,
+        q_sqrt_grad: tf.Tensor,
+        q_mu: gpflow.Parameter,
+        q_sqrt: gpflow.Parameter,
+        xi_transform: XiTransform | None = None,
+    ) -> None:
+        """Step one q(u), unless its gradients are not finite."""
+        xi_transform = self.xi_transform if xi_transform is None else xi_transform
+        gamma = self.current_gamma(q_mu.dtype)
+        # A sum is finite only if every term is; it is cheaper than asking each.
+        finite = tf.math.is_finite(tf.reduce_sum(q_mu_grad) + tf.reduce_sum(q_sqrt_grad))
+
+        def go() -> None:
+            self.refused_in_a_row.assign(0, read_value=False)
+            if type(xi_transform) in (XiNat, XiSqrtMeanVar):
+                self._safe_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
+            else:
+                gpflow_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
+                self._count(tf.zeros([3], tf.int64), q_mu)
+
+        def stay() -> None:
+            self._count([0, 0, tf.shape(q_mu, out_type=tf.int64)[1]], q_mu)
+            in_a_row = self.refused_in_a_row.assign_add(1)
+            tf.debugging.Assert(
+                in_a_row < self.max_refused,
+                [_TOO_MANY_REFUSED.format(self.natgrad_name, self.max_refused)],
+            )
+
+        tf.cond(finite, go, stay)
+
+    def _safe_step(
+        self,
+        q_mu_grad: tf.Tensor,
+        q_sqrt_grad: tf.Tensor,
+        q_mu: gpflow.Parameter,
+        q_sqrt: gpflow.Parameter,
+        xi_transform: XiTransform,
+        gamma: tf.Tensor,
+    ) -> None:
+        step = self._step_function(xi_transform, is_diagonal=q_sqrt.shape.rank == 2)(
+            tf.convert_to_tensor(q_mu),
+            tf.convert_to_tensor(q_sqrt),
+            constrained_gradient(q_mu_grad, q_mu),
+            constrained_gradient(q_sqrt_grad, q_sqrt),
+            gamma,
+        )
+        checks = []
+        if self.positive_definite == "exact":
+            # In a tf.function an operation to be run first; otherwise it raises here.
+            check = tf.debugging.Assert(
+                ~tf.reduce_any(step.refused), [_NO_GAUSSIAN.format(q_sqrt.name)]
+            )
+            checks = [] if check is None else [check]
+        with tf.control_dependencies(checks):
+            assign(q_mu, step.q_mu)
+            assign(q_sqrt, step.q_sqrt)
+        flags = tf.stack([step.corrected, step.shortened, step.refused])
+        numbers = tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
+        self._count(numbers, q_mu)
+
+    def _step_function(self, xi_transform: XiTransform, *, is_diagonal: bool) -> SafeStepFunction:
+        functions = _DIAGONAL if is_diagonal else _FULL
+        safe = self.positive_definite != "exact"
+        short = functions.short if safe else None
+        if isinstance(xi_transform, XiSqrtMeanVar):
+            step = first_valid(functions.mean_sqrt, short=short)
+        elif self.positive_definite == "guaranteed":
+            step = first_valid(functions.guaranteed, short=short)
+        else:
+            correction = functions.guaranteed if safe else None
+            step = first_valid(functions.natural, correction=correction, short=short)
+        return step if self.max_kl is None else within(self.max_kl, functions.kl, step)
+
+    def _count(self, others: tf.Tensor, q_mu: gpflow.Parameter) -> None:
+        """Count the P steps of one q(u): [corrected, shortened, refused], and the rest as taken."""
+        taken = tf.shape(q_mu, out_type=tf.int64)[1:] - tf.reduce_sum(others, keepdims=True)
+        self._counts.assign_add(tf.concat([taken, others], axis=0), read_value=False)
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain values from which :meth:`from_config` makes the same optimizer, without its state.
+
+        A callable gamma is stored by its value now, as Keras does.
+        """
+        return {
+            "name": self.natgrad_name,
+            "gamma": serialize_gamma(self.gamma),
+            "xi_transform": serialize_transform(self.xi_transform),
+            "positive_definite": self.positive_definite,
+            "max_kl": self.max_kl,
+            "max_refused": self.max_refused,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> NaturalGradient:
+        """The optimizer of a configuration.
+
+        :param config: as :meth:`get_config` gives it.
+        :param custom_objects: classes of schedules and transformations by name, where they are
+            not registered with Keras.
+        """
+        return cls(
+            **{
+                **config,
+                "gamma": deserialize_gamma(config["gamma"], custom_objects),
+                "xi_transform": deserialize_transform(config["xi_transform"], custom_objects),
+            }
+        )
+
+
+_NO_GAUSSIAN = (
+    "natural-gradient step on {}: the step is too long, its new covariance is not positive"
+    ' definite; shorten gamma, set max_kl, or use positive_definite="fallback"'
+)
+
+_TOO_MANY_REFUSED = (
+    "{}: the gradients were not finite {} times in a row, and the parameters are as before;"
+    " look for overflow in the loss, lower the learning rate of the other optimizer, or train in"
+    " float64"
+)
+
+
+class _Functions(NamedTuple):
+    """The steps for one form of q(u)."""
+
+    natural: StepFunction
+    guaranteed: StepFunction
+    short: StepFunction
+    mean_sqrt: StepFunction
+    kl: Divergence
+
+
+_FULL = _Functions(
+    steps.natural_step,
+    steps.guaranteed_natural_step,
+    steps.short_natural_step,
+    steps.mean_sqrt_step,
+    step_kl,
+)
+
+_DIAGONAL = _Functions(
+    steps.natural_step_diag,
+    steps.guaranteed_natural_step_diag,
+    steps.short_natural_step_diag,
+    steps.mean_sqrt_step_diag,
+    step_kl_diag,
+)

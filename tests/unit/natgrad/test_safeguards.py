@@ -1,0 +1,148 @@
+"""Steps that never fail, and steps of a bounded length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from natdgp.natgrad import (
+    guaranteed_natural_step,
+    guaranteed_natural_step_diag,
+    natural_step,
+    natural_step_diag,
+    short_natural_step,
+    short_natural_step_diag,
+    step_kl,
+    step_kl_diag,
+)
+from natdgp.natgrad.safeguards import CLOSE, SafeStepFunction, first_valid, within
+from tests.unit.natgrad.problems import (
+    Problem,
+    in_graph,
+    problem_of,
+    square_roots,
+    with_eigenvalues,
+)
+
+GUARANTEED = first_valid(guaranteed_natural_step, short=short_natural_step)
+FALLBACK = first_valid(natural_step, correction=guaranteed_natural_step, short=short_natural_step)
+SIZES = [(1, 1000), (2, 1000), (5, 6000), (20, 1600), (40, 400), (70, 60), (150, 12)]
+"""(M, P): 10,072 problems, each a latent GP of a batch."""
+
+
+def _wild_problem(M: int, P: int, seed: int) -> Problem:
+    """Indefinite C of any size, ill-conditioned L, and gradients over thirty decades."""
+    generator = np.random.default_rng(seed)
+    eigenvalues = generator.normal(size=(P, M)) * 10 ** generator.uniform(-8, 8, size=(P, 1))
+    eigenvalues[::7] = -np.abs(eigenvalues[::7])  # negative definite
+    eigenvalues[3::7] = -1.0  # I + C is exactly singular, but for rounding
+    L = square_roots(seed, P, M, 1e4) * 10 ** generator.uniform(-6, 6, size=(P, 1, 1))
+    return problem_of(L, with_eigenvalues(seed, eigenvalues), seed)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
+def test_steps_never_raise_and_never_leave_the_gaussians(
+    safe: SafeStepFunction, dtype: str
+) -> None:
+    graph = in_graph(safe)
+    assert sum(P for _, P in SIZES) >= 10_000
+    for seed, (M, P) in enumerate(SIZES):
+        with np.errstate(over="ignore"):  # float32 cannot hold all of these gradients
+            problem = [a.astype(dtype) for a in _wild_problem(M, P, seed)]
+        gamma = 10 ** np.random.default_rng(seed).uniform(-2, 1, size=P)
+        step = graph(*map(tf.constant, problem), tf.constant(gamma))
+        diagonal = np.diagonal(step.q_sqrt, axis1=1, axis2=2)
+        assert np.all(np.isfinite(step.q_mu))
+        assert np.all(np.isfinite(step.q_sqrt))
+        assert np.all(diagonal > 0)
+        assert np.all(np.triu(step.q_sqrt, 1) == 0)
+        assert dtype == "float32" or not np.any(step.refused)
+        assert np.mean(step.refused) < 0.2
+
+
+def test_fallback_is_the_exact_step_wherever_that_is_valid() -> None:
+    eigenvalues = np.random.default_rng(0).uniform(-1.2, 3, size=(200, 20))
+    problem = problem_of(square_roots(0, 200, 20), with_eigenvalues(0, eigenvalues))
+    exact = natural_step(*problem.tensors(), 1.0)
+    step = FALLBACK(*problem.tensors(), 1.0)
+    valid = np.min(eigenvalues, axis=1) > -1
+    assert 1 < np.sum(valid) < 199
+    np.testing.assert_array_equal(exact.valid, valid)
+    np.testing.assert_array_equal(step.corrected, ~valid)
+    np.testing.assert_array_equal(step.q_sqrt[valid], exact.q_sqrt[valid])
+    np.testing.assert_array_equal(step.q_mu.numpy()[:, valid], exact.q_mu.numpy()[:, valid])
+    guaranteed = guaranteed_natural_step(*problem.tensors(), 1.0)
+    np.testing.assert_array_equal(step.q_sqrt[~valid], guaranteed.q_sqrt[~valid])
+
+
+def test_a_step_too_large_to_square_is_shortened() -> None:
+    """In C C / 2 of a C of 1e12, rounding is 1e8: what must stay above 1/2 does not."""
+    C = with_eigenvalues(0, np.tile(np.array([-1e12, 2e11, 3e10, 1.0]), (20, 1)))
+    problem = problem_of(square_roots(0, 20, 4), C)
+    step = FALLBACK(*problem.tensors(), 1.0)
+    assert np.any(step.shortened)
+    assert not np.any(step.refused)
+    for p in np.flatnonzero(step.shortened):
+        assert not np.array_equal(step.q_sqrt[p], problem.q_sqrt[p])
+
+
+def test_gradients_that_are_not_finite_are_refused_without_an_exception() -> None:
+    problem = problem_of(square_roots(0, 2, 70), np.zeros((2, 70, 70)))
+    problem.q_sqrt_grad[1, 5, 5] = np.nan
+    for safe in (GUARANTEED, FALLBACK):
+        step = safe(*problem.tensors(), 1.0)
+        np.testing.assert_array_equal(step.refused, [False, True])
+        np.testing.assert_array_equal(step.q_sqrt[1], problem.q_sqrt[1])
+
+
+def test_kl_is_that_of_two_gaussians() -> None:
+    old, new = square_roots(0, 3, 12), square_roots(1, 3, 12)
+    m_old, m_new = np.random.default_rng(0).normal(size=(2, 12, 3))
+    expected = []
+    for p in range(3):
+        S, S_new = old[p] @ old[p].T, new[p] @ new[p].T
+        d = m_new[:, p] - m_old[:, p]
+        inverse = np.linalg.inv(S)
+        logs = np.linalg.slogdet(S)[1] - np.linalg.slogdet(S_new)[1]
+        expected.append(0.5 * (np.trace(inverse @ S_new) + d @ inverse @ d - 12 + logs))
+    np.testing.assert_allclose(step_kl(m_new, new, m_old, old), expected, rtol=1e-10)
+
+
+def test_kl_of_a_diagonal_q_is_that_of_the_full_one() -> None:
+    m_new, m_old = np.random.default_rng(0).normal(size=(2, 12, 3))
+    new, old = np.random.default_rng(1).uniform(0.1, 2, size=(2, 12, 3))
+    whole = step_kl(m_new, tf.linalg.diag(new.T), m_old, tf.linalg.diag(old.T))
+    np.testing.assert_allclose(step_kl_diag(m_new, new, m_old, old), whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize("max_kl", [1e-6, 0.01, 1.0, 30.0])
+@pytest.mark.parametrize("largest", [0.3, 10.0, 1e4])
+def test_the_trust_region_is_met_and_used(max_kl: float, largest: float) -> None:
+    eigenvalues = largest * np.random.default_rng(0).uniform(-0.5, 1, size=(8, 20))
+    problem = problem_of(square_roots(0, 8, 20), with_eigenvalues(0, eigenvalues))
+    arguments = problem.tensors()
+    free = FALLBACK(*arguments, 1.0)
+    free_kl = step_kl(free.q_mu, free.q_sqrt, *arguments[:2]).numpy()
+    step = in_graph(within(max_kl, step_kl, FALLBACK))(*arguments, 1.0)
+    kl = step_kl(step.q_mu, step.q_sqrt, *arguments[:2]).numpy()
+    assert np.all(kl <= max_kl * (1 + 1e-9))
+    assert not np.any(step.refused)
+    short = free_kl > max_kl
+    np.testing.assert_array_equal(step.shortened, short)
+    assert np.all(kl[short] > 0.5 * CLOSE * max_kl)  # no shorter than it has to be
+    np.testing.assert_allclose(step.q_sqrt[~short], free.q_sqrt[~short], atol=1e-13)
+
+
+def test_the_trust_region_holds_for_a_diagonal_q() -> None:
+    m, g = np.random.default_rng(0).normal(size=(2, 15, 4))
+    s = np.random.default_rng(1).uniform(0.1, 2, size=(15, 4))
+    fallback = first_valid(
+        natural_step_diag, correction=guaranteed_natural_step_diag, short=short_natural_step_diag
+    )
+    gradients = tf.constant(10 * g), tf.constant(5 * g)
+    step = within(0.1, step_kl_diag, fallback)(tf.constant(m), tf.constant(s), *gradients, 1.0)
+    kl = step_kl_diag(step.q_mu, step.q_sqrt, m, s).numpy()
+    assert np.all(kl <= 0.1 + 1e-12)
+    assert np.all(kl > 0.05)

@@ -1,0 +1,301 @@
+"""The steps against GPflow's and against 80-bit arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gpflow
+import numpy as np
+import pytest
+import tensorflow as tf
+from check_shapes.exceptions import ShapeMismatchError
+from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from natdgp.natgrad import (
+    Step,
+    guaranteed_natural_step,
+    guaranteed_natural_step_diag,
+    mean_sqrt_step,
+    mean_sqrt_step_diag,
+    natural_step,
+    natural_step_diag,
+    short_natural_step,
+    short_natural_step_diag,
+)
+from tests.unit.natgrad.problems import (
+    FloatArray,
+    Problem,
+    exact_step,
+    problem_of,
+    relative_error,
+    square_roots,
+    with_eigenvalues,
+)
+
+FULL = [natural_step, guaranteed_natural_step, short_natural_step, mean_sqrt_step]
+PAIRS = [
+    (natural_step, natural_step_diag),
+    (guaranteed_natural_step, guaranteed_natural_step_diag),
+    (mean_sqrt_step, mean_sqrt_step_diag),
+]
+EPSILON = np.finfo(np.float64).eps
+
+
+def _gpflow(
+    problem: Problem, gamma: float, xi: XiTransform, dtype: str = "float64"
+) -> tuple[FloatArray, FloatArray]:
+    q_mu, q_sqrt = problem.parameters(dtype)
+    optimizer = gpflow.optimizers.NaturalGradient(gamma, xi)
+    optimizer._natgrad_apply_gradients(*problem.packed(dtype), q_mu, q_sqrt)
+    return q_mu.numpy(), q_sqrt.numpy()
+
+
+def _valid_problem(M: int, P: int, log_condition: float, gamma: float, seed: int) -> Problem:
+    """One whose exact step is valid: eigenvalues of C between -gamma / 2 and 3."""
+    eigenvalues = np.random.default_rng(seed).uniform(-0.5 * gamma, 3.0, size=(P, M))
+    L = square_roots(seed, P, M, 10**log_condition)
+    return problem_of(L, with_eigenvalues(seed + 1, eigenvalues), seed, gamma)
+
+
+DRAWN = {
+    "M": st.integers(1, 200),
+    "P": st.integers(1, 12),
+    "log_condition": st.floats(0, 6),
+    "gamma": st.floats(-4, 0).map(lambda x: float(10**x)),
+    "seed": st.integers(0, 2**32 - 2),
+}
+
+
+@settings(max_examples=60)
+@given(**DRAWN)
+def test_the_natural_step_is_gpflows(
+    M: int, P: int, log_condition: float, gamma: float, seed: int
+) -> None:
+    problem = _valid_problem(M, P, log_condition, gamma, seed)
+    step = natural_step(*problem.tensors(), gamma)
+    expected = _gpflow(problem, gamma, XiNat())
+    assert bool(tf.reduce_all(step.valid))
+    assert relative_error(step.q_mu, problem.q_mu) > 1e-9  # it moved
+    # GPflow factorises S = L L', whose condition number is that of L squared: that, and not the
+    # step, is what the second term allows for; the next test shows on which side the error is.
+    tolerance = 1e-10 + 100 * M * EPSILON * 100**log_condition
+    assert relative_error(step.q_mu, expected[0]) < tolerance
+    assert relative_error(step.q_sqrt, expected[1]) < tolerance
+    if log_condition < 1.5:
+        assert relative_error(step.q_mu, expected[0]) < 1e-10
+        assert relative_error(step.q_sqrt, expected[1]) < 1e-10
+
+
+@settings(max_examples=25)
+@given(**{**DRAWN, "M": st.integers(1, 140), "P": st.integers(1, 2)})
+def test_the_natural_step_is_right_where_gpflow_has_lost_its_digits(
+    M: int, P: int, log_condition: float, gamma: float, seed: int
+) -> None:
+    problem = _valid_problem(M, P, log_condition, gamma, seed)
+    step = natural_step(*problem.tensors(), gamma)
+    m_new, L_new = exact_step(problem, gamma)
+    assert relative_error(step.q_mu, m_new) < 1e-10
+    assert relative_error(step.q_sqrt, L_new) < 1e-10
+
+
+def test_at_a_condition_number_of_a_million_gpflow_is_the_one_that_errs() -> None:
+    problem = _valid_problem(60, 2, 6.0, 0.3, seed=0)
+    m_new, _ = exact_step(problem, 0.3)
+    assert relative_error(_gpflow(problem, 0.3, XiNat())[0], m_new) > 1e-7
+    assert relative_error(natural_step(*problem.tensors(), 0.3).q_mu, m_new) < 1e-11
+
+
+@settings(max_examples=40)
+@given(**DRAWN)
+def test_the_mean_sqrt_step_is_gpflows(
+    M: int, P: int, log_condition: float, gamma: float, seed: int
+) -> None:
+    problem = _valid_problem(M, P, log_condition, gamma, seed)
+    step = mean_sqrt_step(*problem.tensors(), gamma)
+    expected = _gpflow(problem, gamma, XiSqrtMeanVar())
+    tolerance = 1e-10 + 100 * M * EPSILON * 100**log_condition  # GPflow's, as above
+    assert relative_error(step.q_mu, expected[0]) < tolerance
+    assert relative_error(step.q_sqrt, expected[1]) < tolerance
+
+
+@settings(max_examples=40)
+@given(**{**DRAWN, "log_condition": st.floats(0, 4)})
+def test_float32_is_within_1e_4_or_gpflow_is_not_either(
+    M: int, P: int, log_condition: float, gamma: float, seed: int
+) -> None:
+    problem = _valid_problem(M, P, log_condition, gamma, seed)
+    # What float32 makes of the problem is the problem; only the step's own rounding is looked at.
+    rounded = Problem(*(a.astype(np.float32).astype(np.float64) for a in problem))
+    m_new, L_new = exact_step(rounded, float(np.float32(gamma)))
+    step = natural_step(*rounded.tensors("float32"), gamma)
+    assert bool(tf.reduce_all(step.valid))
+    try:
+        m_gpflow, L_gpflow = _gpflow(rounded, gamma, XiNat(), "float32")
+        errors = relative_error(m_gpflow, m_new), relative_error(L_gpflow, L_new)
+    except tf.errors.InvalidArgumentError:
+        errors = (0.0, 0.0)  # GPflow failed
+    for actual, expected, error in zip(step[:2], (m_new, L_new), errors, strict=True):
+        assert relative_error(actual, expected) < max(1e-4, error)
+
+
+def test_float32_holds_where_gpflows_fails() -> None:
+    """Scales of L over four decades: S has a condition number that float32 cannot factorise."""
+    generator = np.random.default_rng(0)
+    L = np.eye(50) + np.tril(generator.normal(size=(2, 50, 50)), -1) / 50
+    L = L * np.geomspace(1, 1e-4, 50)
+    C = with_eigenvalues(1, generator.uniform(-0.3, 2, size=(2, 50)))
+    problem = problem_of(L, C)
+    m_new, L_new = exact_step(problem, 1.0)
+    step = natural_step(*problem.tensors("float32"), 1.0)
+    assert relative_error(step.q_sqrt, L_new) < 1e-4
+    assert relative_error(step.q_mu, m_new) < 1e-4
+    try:
+        m_gpflow, _ = _gpflow(problem, 1.0, XiNat(), "float32")
+    except tf.errors.InvalidArgumentError:
+        return
+    assert relative_error(m_gpflow, m_new) > 1e-4
+
+
+def test_the_guaranteed_step_agrees_to_first_order() -> None:
+    """Halving gamma divides the difference by four: it is of second order."""
+    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-2, 2, size=(3, 20)))
+    problem = problem_of(square_roots(0, 3, 20), C)
+    lengths = [0.02 / 2**k for k in range(5)]
+    differences, moves = [], []
+    for gamma in lengths:
+        exact = natural_step(*problem.tensors(), gamma).q_sqrt
+        guaranteed = guaranteed_natural_step(*problem.tensors(), gamma).q_sqrt
+        differences.append(float(tf.norm(exact - guaranteed)))
+        moves.append(float(tf.norm(exact - problem.q_sqrt)))
+    np.testing.assert_allclose(np.diff(np.log2(differences)), -2, atol=0.05)
+    np.testing.assert_allclose(np.diff(np.log2(moves)), -1, atol=0.05)
+
+
+def test_the_guaranteed_step_has_its_closed_form() -> None:
+    """L_new L_new' = L (I + C + C C / 2)^-1 L', with eigenvalues of C from -5 to 5."""
+    L = square_roots(0, 3, 40)
+    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-5, 5, size=(3, 40)))
+    problem = problem_of(L, C)
+    step = guaranteed_natural_step(*problem.tensors(), 1.0)
+    middle = np.linalg.inv(np.eye(40) + C + 0.5 * C @ C)
+    S_new = L @ middle @ np.transpose(L, (0, 2, 1))
+    new = step.q_sqrt.numpy()
+    np.testing.assert_allclose(new @ np.transpose(new, (0, 2, 1)), S_new, atol=1e-11)
+    moved = problem.q_mu - np.einsum("pij,jp->ip", S_new, problem.q_mu_grad)
+    np.testing.assert_allclose(step.q_mu, moved, atol=1e-10)
+
+
+@pytest.mark.parametrize("M", [3, 64, 65, 130, 200])
+def test_only_the_latent_gps_whose_step_leaves_the_gaussians_stay(M: int) -> None:
+    eigenvalues = np.random.default_rng(M).uniform(-0.9, 3, size=(4, M))
+    eigenvalues[1, 0] = eigenvalues[3, -1] = -1.1  # one just outside the cone
+    problem = problem_of(square_roots(1, 4, M), with_eigenvalues(2, eigenvalues))
+    step = natural_step(*problem.tensors(), 1.0)
+    np.testing.assert_array_equal(step.valid, [True, False, True, False])
+    for p, moved in enumerate([True, False, True, False]):
+        assert np.array_equal(step.q_sqrt[p], problem.q_sqrt[p]) != moved
+        assert np.array_equal(step.q_mu[:, p], problem.q_mu[:, p]) != moved
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-9, -1e-9, -1e-3])
+def test_definiteness_is_decided_sharply(distance: float) -> None:
+    eigenvalues = np.random.default_rng(0).uniform(0, 5, size=(1, 150))
+    eigenvalues[0, 7] = -1 + distance
+    L = np.tile(np.eye(150), (1, 1, 1))
+    problem = problem_of(L, with_eigenvalues(0, eigenvalues))
+    assert bool(natural_step(*problem.tensors(), 1.0).valid[0]) == (distance > 0)
+
+
+@pytest.mark.parametrize(("full", "diagonal"), PAIRS)
+def test_diagonal_steps_are_the_full_ones_on_diagonal_problems(
+    full: Callable[..., Step], diagonal: Callable[..., Step]
+) -> None:
+    generator = np.random.default_rng(0)
+    s = generator.uniform(0.1, 2, size=(30, 4))
+    s_grad = generator.uniform(-0.5, 3, size=(30, 4))
+    m, g = generator.normal(size=(2, 30, 4))
+    flat = diagonal(*map(tf.constant, (m, s, g, s_grad)), 0.3)
+    whole = full(m, *(tf.linalg.diag(a.T) if a is not g else g for a in (s, g, s_grad)), 0.3)
+    assert bool(tf.reduce_all(flat.valid))
+    np.testing.assert_allclose(flat.q_mu, whole.q_mu, rtol=1e-12)
+    np.testing.assert_allclose(tf.linalg.diag(tf.transpose(flat.q_sqrt)), whole.q_sqrt, rtol=1e-12)
+    assert relative_error(flat.q_sqrt, s) > 0.01
+
+
+def test_diagonal_steps_refuse_what_leaves_the_gaussians() -> None:
+    s, s_grad = np.ones((2, 2)), np.array([[-3.0, 1.0], [1.0, 1.0]])
+    arguments = [tf.constant(a) for a in (s, s, s, s_grad)]
+    step = natural_step_diag(*arguments, 1.0)
+    np.testing.assert_array_equal(step.valid, [False, True])
+    np.testing.assert_array_equal(step.q_sqrt[:, 0], s[:, 0])
+    for always in (guaranteed_natural_step_diag, short_natural_step_diag):
+        assert bool(tf.reduce_all(always(*arguments, 1e3).valid))
+    np.testing.assert_array_equal(
+        mean_sqrt_step_diag(*arguments[:3], tf.constant(-s_grad), 1.0).valid, [False, True]
+    )
+
+
+@pytest.mark.parametrize("function", FULL)
+@pytest.mark.parametrize("M", [1, 33, 70])
+def test_eager_traced_dynamic_and_compiled_agree(function: Callable[..., Step], M: int) -> None:
+    eigenvalues = np.random.default_rng(0).uniform(-0.5, 3, size=(3, M))
+    problem = problem_of(square_roots(0, 3, M), with_eigenvalues(0, eigenvalues))
+    arguments = [*problem.tensors(), tf.constant(0.9, tf.float64)]
+    dynamic = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arguments]
+    eager = function(*arguments)
+    assert bool(tf.reduce_all(eager.valid))
+    for traced in (
+        tf.function(function),
+        tf.function(function, input_signature=dynamic),
+        tf.function(function, jit_compile=True),
+    ):
+        step = traced(*arguments)
+        np.testing.assert_allclose(step.q_mu, eager.q_mu, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(step.q_sqrt, eager.q_sqrt, rtol=1e-9, atol=1e-10)
+        np.testing.assert_array_equal(step.valid, eager.valid)
+
+
+def test_definiteness_is_decided_under_xla_and_with_dynamic_shapes_too() -> None:
+    eigenvalues = np.random.default_rng(0).uniform(-0.5, 3, size=(3, 40))
+    eigenvalues[1, 3] = -1.5
+    problem = problem_of(square_roots(0, 3, 40), with_eigenvalues(0, eigenvalues))
+    arguments = [*problem.tensors(), tf.constant(1.0, tf.float64)]
+    dynamic = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arguments]
+    for options in ({"jit_compile": True}, {"input_signature": dynamic}):
+        step = tf.function(natural_step, **options)(*arguments)
+        np.testing.assert_array_equal(step.valid, [True, False, True])
+        assert bool(tf.reduce_all(tf.math.is_finite(step.q_sqrt)))
+
+
+def test_gamma_may_differ_between_latent_gps() -> None:
+    problem = _valid_problem(20, 3, 1.0, 1.0, seed=0)
+    together = natural_step(*problem.tensors(), tf.constant([0.1, 0.5, 1.0], tf.float64))
+    for p, gamma in enumerate([0.1, 0.5, 1.0]):
+        alone = natural_step(*problem.tensors(), gamma)
+        np.testing.assert_allclose(together.q_sqrt[p], alone.q_sqrt[p], rtol=1e-12, atol=1e-14)
+
+
+def test_a_python_gamma_keeps_its_digits() -> None:
+    problem = _valid_problem(20, 1, 1.0, 1.0, seed=0)
+    number = natural_step(*problem.tensors(), 0.3)
+    tensor = natural_step(*problem.tensors(), tf.constant(0.3, tf.float64))
+    np.testing.assert_array_equal(number.q_sqrt, tensor.q_sqrt)
+
+
+def test_averaging_gradients_is_averaging_data() -> None:
+    """At fixed (m, L) the step depends on the gradient alone: second law of the design."""
+    one = _valid_problem(12, 2, 1.0, 1.0, seed=0)
+    grads = [_valid_problem(12, 2, 1.0, 1.0, seed=s)[2:] for s in (1, 2)]
+    mean = [0.5 * (a + b) for a, b in zip(*grads, strict=True)]
+    m_grad, L_grad = (tf.add_n([tf.constant(g) for g in gs]) / 2 for gs in zip(*grads, strict=True))
+    left = natural_step(one.q_mu, one.q_sqrt, m_grad, L_grad, 0.1)
+    right = natural_step(one.q_mu, one.q_sqrt, *mean, 0.1)
+    np.testing.assert_allclose(left.q_sqrt, right.q_sqrt, rtol=1e-12)
+
+
+def test_a_wrong_shape_is_named() -> None:
+    problem = _valid_problem(5, 2, 1.0, 1.0, seed=0)
+    with pytest.raises(ShapeMismatchError, match="q_mu_grad"):
+        natural_step(problem.q_mu, problem.q_sqrt, problem.q_mu_grad.T, problem.q_sqrt_grad, 0.1)
