@@ -146,3 +146,13 @@ def test_the_trust_region_holds_for_a_diagonal_q() -> None:
     kl = step_kl_diag(step.q_mu, step.q_sqrt, m, s).numpy()
     assert np.all(kl <= 0.1 + 1e-12)
     assert np.all(kl > 0.05)
+
+
+def test_the_trust_region_is_met_where_kl_falls_as_slowly_as_log_gamma() -> None:
+    """Two eigenvalues of 1e12: KL is about log(1e12 gamma), 27 at gamma = 1 and 10 at 6e-8."""
+    C = with_eigenvalues(0, np.array([[1e12, 1e12, 1.0]]))
+    problem = problem_of(np.eye(3)[None], C)._replace(q_mu_grad=np.zeros((3, 1)))
+    step = within(10.0, step_kl, FALLBACK)(*problem.tensors(), 1.0)
+    kl = float(step_kl(step.q_mu, step.q_sqrt, problem.q_mu, problem.q_sqrt)[0])
+    assert bool(step.shortened[0])
+    assert 10 * CLOSE <= kl <= 10
