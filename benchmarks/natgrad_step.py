@@ -7,31 +7,42 @@ Each side is a tf.function of one step on ready gradients. In every round each s
 after the other, so that whatever else the machine does falls on all of them; medians over rounds
 are printed, and ratios of medians. The parameters are put back before every step.
 
-Two problems are measured. `short`: ||C||_F = 1/2, as late in training. `long`: the eigenvalues of
-C = 2 gamma P reach 10, as in the first steps. Both take the same time, since definiteness is read
-from the factorisation and not tested for.
+Two kinds of problem can be measured. `short`: ||C||_F = 1/2, as late in training. `long`: the
+eigenvalues of C = 2 gamma P reach 10, as in the first steps. Both take the same time, since
+definiteness is read from the factorisation and not tested for.
 
-One run on two cores that others were using as well, 31 rounds, `short` steps, milliseconds (GPflow
-/ ours / one Cholesky) and how many times faster than GPflow. On two idle cores both sides take
-about half as long; the ratio has been between 3.4 and 3.9 at 256 x 8.
+One run on two cores, 21 rounds, `short` steps, milliseconds (GPflow / ours / one Cholesky) and how
+many times faster than GPflow:
 
-    M x P          float64                  float32
-    50 x 1      0.83 /  0.69 /  0.30  1.2   1.66 /  1.16 /  0.37  1.4
-    100 x 5     6.37 /  2.84 /  0.67  2.2   4.40 /  2.63 /  0.84  1.7
-    100 x 30   33.0  / 12.6  /  2.15  2.6  14.5  /  6.41 /  1.70  2.3
-    256 x 8    78.9  / 21.0  /  5.32  3.8  38.0  / 10.3  /  3.52  3.7
-    512 x 4   276    / 48.8  / 21.8   5.7   128  / 24.4  /  9.83  5.2
-    1024 x 1  303    / 43.9  / 26.3   6.9   235  / 31.8  / 20.0   7.4
+    M x P           float64                     float32
+    50 x 1       0.97 /   0.88 /  0.31  1.1    1.17 /  0.83 /  0.28  1.4
+    50 x 30      5.46 /   2.32 /  0.75  2.4    3.55 /  2.18 /  0.65  1.6
+    100 x 1      1.40 /   0.92 /  0.31  1.5    1.86 /  1.45 /  0.39  1.3
+    100 x 5      5.98 /   2.31 /  0.68  2.6    3.76 /  2.50 /  0.80  1.5
+    100 x 30    19.6  /   5.21 /  1.43  3.8   10.5  /  5.00 /  1.46  2.1
+    256 x 1      8.61 /   3.53 /  1.07  2.4    6.69 /  3.68 /  0.98  1.8
+    256 x 8     50.3  /  11.3  /  3.22  4.5   23.3  /  7.91 /  2.57  2.9
+    256 x 30   189    /  53.7  /  9.80  3.5   81.4  / 23.4  /  6.54  3.5
+    512 x 1     55.6  /  11.6  /  5.89  4.8   21.3  /  5.60 /  2.80  3.8
+    512 x 4    155    /  27.2  / 11.3   5.7   65.0  / 13.2  /  5.24  4.9
+    1024 x 1   272    /  37.6  / 25.5   7.2  168    / 22.1  / 20.2   7.6
+    1024 x 4   961    / 156    / 51.8   6.2  512    / 73.8  / 39.1   6.9
 
-Tried, at 256 x 8 in float64 unless said otherwise:
+Of every figure about 0.2 ms is the call of the function; machines shared with others move single
+figures by a tenth, 50 x 1 between 1.1 and 1.4.
+
+Tried, in float64:
 
 - One Cholesky of the reversed matrix and one triangular solve, no blocks (numbers as they stand in
   the derivation): 1.2 to 1.9 times the time of the blocked form from M = 256 on; at 512 x 4
-  TensorFlow's Cholesky runs at a third of the rate of its matrix products.
-- Blocks of 32, 64, 128, 256 rows: 24.7, 23.3, 22.3, 26.4 ms; at 512 x 4 49, 38, 40, 42; at 100 x 30
-  13.6, 11.4, 10.7, 13.1. Hence 128.
-- The product L' dLoss/dL in columns of 64, of 128, whole: 3.4, 3.2, 4.6 ms alone; in the step 64
-  wins from M = 256 on.
+  TensorFlow's Cholesky runs at a third of the rate of its matrix products. Blocks of 64, 128, 256
+  rows: 7.8, 6.3, 7.6 ms of factorisation at 256 x 8, and 18.6, 15.2, 14.9 at 512 x 4. Hence 128.
+- In a block, U^-1 and a product with it instead of a solve for all rows at once: half as slow again
+  at 100 x 8 and 100 x 30 (1.9 against 1.3 ms, 5.3 against 3.4), a quarter at 256 x 8, 0.1 ms faster
+  at 50 x 1.
+- The product L' dLoss/dL in columns of 32, 64, 128, whole: 1.5, 1.7, 1.8, 1.9 ms at 100 x 8; 3.5,
+  4.0, 4.2, 5.6 at 256 x 8; 11.0, 11.0, 10.9, 26.2 at 1024 x 1. Hence 32, and no more than eight
+  blocks.
 - Reading definiteness from the eigenvalues of small blocks, before their Cholesky: half as slow
   again on `long` steps, and slower than GPflow at 50 x 1. A bound (||block - I||_F < 1) that spares
   the eigenvalues made `short` steps as fast as now, not `long` ones. TensorFlow's Cholesky fails by
@@ -39,7 +50,8 @@ Tried, at 256 x 8 in float64 unless said otherwise:
 - Reversing rows and columns only inside blocks, adding the identity only to blocks, packing the
   triangle from half of the matrix, reading the sum of the gradients instead of testing each number,
   one variable for all counts: each 1 to 5 percent.
-- The branch for steps that would fail as a function that is not inlined: 5 percent at 50 x 1.
+- The branch for steps that would fail as a function that is not inlined: 5 percent at 50 x 1. All
+  conditions together (valid? finite?) cost 0.1 ms of 0.8 at 100 x 1.
 - XLA on the CPU is four to five times slower (its Cholesky and its triangular solve).
 """
 
@@ -57,7 +69,8 @@ import tensorflow as tf
 
 from natdgp.natgrad import NaturalGradient
 
-SIZES = ["50x1", "100x5", "100x30", "256x8", "512x4", "1024x1"]
+LATENT_GPS = {50: [1, 30], 100: [1, 5, 30], 256: [1, 8, 30], 512: [1, 4], 1024: [1, 4]}
+SIZES = [f"{M}x{P}" for M, several in LATENT_GPS.items() for P in several]
 GAMMA = 0.1
 
 
@@ -138,8 +151,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="MxP")
     parser.add_argument("--dtype", nargs="+", default=["float64", "float32"])
-    parser.add_argument("--kind", nargs="+", default=["short", "long"], choices=["short", "long"])
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--kind", nargs="+", default=["short"], choices=["short", "long"])
+    parser.add_argument("--rounds", type=int, default=21)
     arguments = parser.parse_args()
     print(f"milliseconds a step, medians of {arguments.rounds} alternating rounds")
     print("M x P      type     steps    GPflow     ours  one Cholesky  GPflow/ours  ours/Cholesky")

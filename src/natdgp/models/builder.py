@@ -12,6 +12,7 @@ from gpflow.kernels import SharedIndependent
 from natdgp.data import Numbers
 from natdgp.models.deep_gp import DeepGP, GPLayer
 from natdgp.models.inducing import kmeans_inducing_points
+from natdgp.models.kernels import Matern32, Matern52, SquaredExponential
 from natdgp.models.noise import SamplingNoise
 from natdgp.settings import GaussianSettings, KernelSettings, LikelihoodSettings, ModelSettings
 
@@ -23,9 +24,9 @@ JITTER = {"float64": 1e-6, "float32": 1e-5}
 inducing points (GPflow's default, 1e-6, is made for float64)."""
 
 _KERNELS = {
-    "squared_exponential": gpflow.kernels.SquaredExponential,
-    "matern32": gpflow.kernels.Matern32,
-    "matern52": gpflow.kernels.Matern52,
+    "squared_exponential": SquaredExponential,
+    "matern32": Matern32,
+    "matern52": Matern52,
 }
 
 

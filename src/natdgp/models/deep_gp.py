@@ -11,7 +11,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from natdgp.models.conditional import whitened_marginals
+from natdgp.models.divergence import whitened_kl
 from natdgp.models.noise import SamplingNoise
+from natdgp.natgrad.parameters import lower_triangle
 
 
 class GPLayer(gpflux.layers.GPLayer):
@@ -37,9 +39,20 @@ class GPLayer(gpflux.layers.GPLayer):
             mean, var = super().predict(inputs, full_cov=full_cov, full_output_cov=full_output_cov)
             return mean, var
         mean, var = whitened_marginals(
-            inputs, self.inducing_variable, self.kernel, self.q_mu, self.q_sqrt
+            inputs,
+            self.inducing_variable,
+            self.kernel,
+            tf.convert_to_tensor(self.q_mu),
+            lower_triangle(self.q_sqrt),
         )
         return mean + self.mean_function(inputs), var
+
+    def prior_kl(self) -> tf.Tensor:
+        """KL[q(u) || p(u)], summed over latent GPs; scalar, in nats."""
+        return whitened_kl(
+            tf.convert_to_tensor(self.q_mu),
+            tf.convert_to_tensor(self.q_sqrt.unconstrained_variable),
+        )
 
     def _convert_to_tensor_fn(self, distribution: tfp.distributions.Distribution) -> tf.Tensor:
         mean, std = distribution.loc, distribution.scale.diag  # [n, Q], or [S * n, Q] further in

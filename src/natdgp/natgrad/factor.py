@@ -20,7 +20,7 @@ from check_shapes import check_shapes
 LEAF = 128
 """The most rows of a block that is factorised whole (measured: benchmarks/natgrad_step.py)."""
 
-COLUMNS = 64
+COLUMNS = 32
 """The fewest columns of a block of a product (measured there too)."""
 
 
@@ -71,7 +71,7 @@ def _eliminate(C: tf.Tensor, L: tf.Tensor, rows: tf.Tensor | None) -> tf.Tensor:
     n = L.shape[-1]
     if n is None or n <= LEAF:
         X = L if rows is None else tf.concat([rows, L], axis=1)
-        return tf.matmul(X, _inverse_factor(C), transpose_b=True)
+        return _solved(X, C)
 
     k = _split(n)
     r = 0 if rows is None else rows.shape[1]
@@ -100,8 +100,10 @@ def _split(n: int) -> int:
     return (leaves // 2) * -(-n // leaves)
 
 
-def _inverse_factor(C: tf.Tensor) -> tf.Tensor:
-    """U^-1 for I + C = U U', which with rows and columns reversed is a Cholesky factorisation."""
-    identity = tf.broadcast_to(tf.eye(tf.shape(C)[-1], dtype=C.dtype), tf.shape(C))
+def _solved(X: tf.Tensor, C: tf.Tensor) -> tf.Tensor:
+    """X U^-T for I + C = U U', which with rows and columns reversed is a Cholesky factorisation."""
+    identity = tf.eye(tf.shape(C)[-1], dtype=C.dtype)
     factor = tf.linalg.cholesky(tf.reverse(identity + C, axis=[1, 2]))  # reads C's upper triangle
-    return tf.reverse(tf.linalg.triangular_solve(factor, identity), axis=[1, 2])
+    reversed_rows = tf.linalg.matrix_transpose(tf.reverse(X, axis=[2]))
+    solution = tf.linalg.triangular_solve(factor, reversed_rows)
+    return tf.reverse(tf.linalg.matrix_transpose(solution), axis=[2])

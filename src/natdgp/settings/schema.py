@@ -178,6 +178,12 @@ class NaturalGradientSettings(Frozen):
     """Step length at step 0; by default gamma itself, that is, no ramp."""
     ramp_steps: NonNegativeInt = 0
     """Steps over which gamma rises from gamma_initial, linearly in its logarithm."""
+    positive_definite: Literal["exact", "guaranteed", "fallback"] = "fallback"
+    """What to do where the exact step leads to no Gaussian: `exact` ends the trial, `fallback`
+    takes the guaranteed step there, `guaranteed` takes it always."""
+    max_kl: PositiveFloat | None = None
+    """Trust region: a step whose KL(new q || old q) would be larger is shortened, for each latent
+    GP; by default steps are not bounded."""
 
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:

@@ -4,9 +4,11 @@ from natdgp.training.builder import build_optimizers, build_training_model
 from natdgp.training.diagnosis import explain_breakdown
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training.wrapper import NatGradWrapper
 
 __all__ = [
     "NatGradModel",
+    "NatGradWrapper",
     "build_optimizers",
     "build_training_model",
     "explain_breakdown",

@@ -59,14 +59,17 @@ def build_optimizers(
 
     :param wrap_optimizer: Determined's `context.wrap_optimizer`; it sees Adam alone.
     """
+    chosen = settings.natural_gradient
     natural = [
         NaturalGradient(
             tf.Variable(
-                gamma_at(settings.natural_gradient, 0),
+                gamma_at(chosen, 0),
                 dtype=settings.model.dtype,
                 trainable=False,
                 name=f"gamma_{layer.name}",
-            )
+            ),
+            positive_definite=chosen.positive_definite,
+            max_kl=chosen.max_kl,
         )
         for layer in model.natgrad_layers
     ]

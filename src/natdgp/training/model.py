@@ -11,6 +11,11 @@ import tensorflow as tf
 
 from natdgp.models import DeepGP, Stream
 from natdgp.parallel import OneProcess, Reducer
+from natdgp.training.natural_steps import (
+    other_variables,
+    step_naturally,
+    variational_parameters,
+)
 from natdgp.training.predictive import Predictive, PredictiveSums
 
 Batch = Mapping[str, tf.Tensor]
@@ -66,12 +71,7 @@ class NatGradModel(gpflux.optimization.NatGradModel):
 
     def other_variables(self) -> list[tf.Variable]:
         """The variables that the last optimizer trains: all but the natural-gradient q(u)."""
-        taken = {
-            parameter.unconstrained_variable.ref()
-            for layer in self.natgrad_layers
-            for parameter in (layer.q_mu, layer.q_sqrt)
-        }
-        return [v for v in self.trainable_variables if v.ref() not in taken]
+        return other_variables(self.trainable_variables, self.natgrad_layers)
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
@@ -95,27 +95,13 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             self([data["inputs"], Y], training=True)
             loss = tf.add_n(self.losses)
 
-        q_vars = [
-            parameter.unconstrained_variable
-            for layer in self.natgrad_layers
-            for parameter in (layer.q_mu, layer.q_sqrt)
-        ]
+        q_vars = [p.unconstrained_variable for p in variational_parameters(self.natgrad_layers)]
         others = self.other_variables()
         gradients = tape.gradient(loss, q_vars + others)
         gradients = self._reducer.average(gradients, tf.shape(data["inputs"])[0])
 
         used = self._step_lengths()
-        for index, (layer, optimizer) in enumerate(
-            zip(self.natgrad_layers, self.natgrad_optimizers, strict=True)
-        ):
-            # Gradients of the whole negative ELBO: with those of its mean over rows, as GPflux
-            # takes them, the step length would be gamma / N.
-            q_mu_grad, q_sqrt_grad = (
-                gradient * self.deep_gp.num_data
-                for gradient in gradients[2 * index : 2 * index + 2]
-            )
-            with tf.name_scope(f"natural_gradient_{layer.name}"):
-                optimizer.apply_gradients([((q_mu_grad, q_sqrt_grad), (layer.q_mu, layer.q_sqrt))])
+        step_naturally(self.natgrad_layers, self.natgrad_optimizers, gradients[: len(q_vars)])
         self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
         self.step.assign_add(1)
         return {

@@ -182,7 +182,7 @@ def test_kernels_by_name_each_layer_its_own(name: Any, cls: type[gpflow.kernels.
     kernels = [_kernel(deep_gp, index) for index in range(2)]
     assert kernels[0] is not kernels[1]
     for kernel in kernels:
-        assert type(kernel) is cls
+        assert isinstance(kernel, cls)
         assert float(kernel.variance.numpy()) == pytest.approx(
             2.5, rel=1e-12
         )  # through softplus and back

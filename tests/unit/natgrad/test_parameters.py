@@ -8,7 +8,13 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from natdgp.natgrad.parameters import assign, constrained_gradient, packed_triangle
+from natdgp.natgrad.parameters import (
+    assign,
+    constrained_gradient,
+    lower_triangle,
+    packed_diagonal,
+    packed_triangle,
+)
 from tests.unit.natgrad.problems import FloatArray
 
 
@@ -54,4 +60,40 @@ def test_gradients_are_those_of_the_value(
     gradient = tape.gradient(loss, parameter.unconstrained_variable)
     np.testing.assert_allclose(
         constrained_gradient(gradient, parameter), 3 * value**2, rtol=1e-10, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("M", [1, 2, 3, 4, 7, 10, 101])
+def test_the_diagonal_is_found_in_the_packed_vector(M: int) -> None:
+    L = np.diag(np.arange(1.0, M + 1))
+    packed = tfp.math.fill_triangular_inverse(tf.constant(L)).numpy()
+    np.testing.assert_array_equal(packed[packed_diagonal(M)], np.arange(1, M + 1))
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        gpflow.utilities.triangular(),
+        tfp.bijectors.FillTriangular(upper=True),
+        gpflow.utilities.positive(),
+        None,
+    ],
+)
+def test_a_matrix_read_is_the_parameter_and_so_is_its_gradient(
+    transform: tfp.bijectors.Bijector | None,
+) -> None:
+    generator = np.random.default_rng(0)
+    value = np.tril(generator.uniform(0.1, 1, size=(2, 4, 4))) + 0.1
+    if isinstance(transform, tfp.bijectors.FillTriangular):
+        value = np.triu(value) if transform.parameters["upper"] else np.tril(value)
+    parameter = gpflow.Parameter(value, transform=transform)
+    bar = tf.constant(generator.normal(size=(2, 4, 4)))  # not triangular
+    with tf.GradientTape(persistent=True) as tape:
+        ours, theirs = lower_triangle(parameter), tf.convert_to_tensor(parameter)
+    np.testing.assert_array_equal(ours, theirs)
+    variable = parameter.unconstrained_variable
+    np.testing.assert_allclose(
+        tape.gradient(ours, variable, output_gradients=bar),
+        tape.gradient(theirs, variable, output_gradients=bar),
+        rtol=1e-14,
     )

@@ -113,6 +113,16 @@ def test_gamma_starts_as_a_variable_at_its_schedules_first_value(dtype: Any) -> 
         assert float(gamma) == pytest.approx(0.001, rel=1e-6)  # float32
 
 
+def test_the_safeguards_are_those_of_the_settings() -> None:
+    chosen = NaturalGradientSettings(layers="all", positive_definite="guaranteed", max_kl=2.5)
+    for optimizer in _build(_settings(natural_gradient=chosen)).natgrad_optimizers:
+        assert optimizer.positive_definite == "guaranteed"
+        assert optimizer.max_kl == 2.5
+    for optimizer in _build(_settings()).natgrad_optimizers:
+        assert optimizer.positive_definite == "fallback"
+        assert optimizer.max_kl is None
+
+
 def test_adams_state_exists_before_the_first_step() -> None:
     model = _build(_settings(adam=AdamSettings(learning_rate=0.03)))
     adam = model.optimizer
