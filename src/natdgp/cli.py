@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import functools
 import os
 import sys
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 import natdgp
-from natdgp.settings import SettingsError, read_experiment
+from natdgp.local.quiet import quiet_the_stack
+from natdgp.local.slots import choose_slots, slots_of, with_slots
+from natdgp.settings import Experiment, SettingsError, read_experiment
+
+if TYPE_CHECKING:
+    from natdgp.local.folder import RunFolder
 
 FAILED = 1
 """Exit status when a run or a check failed."""
@@ -76,10 +81,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--seed", type=int, help="the trial's seed, reproducibility.experiment_seed")
     train.add_argument(
+        "--slots",
+        type=int,
+        metavar="K",
+        help="train in K processes that share each batch, one to a GPU or to a part of the cores "
+        "(default: resources.slots_per_trial if there are as many GPUs, else 1)",
+    )
+    train.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
-        help="auto (the first GPU if there is one), cpu, gpu, or gpu:N (default: auto)",
+        help="auto (GPUs if there are any), cpu, gpu, or gpu:N for a single one (default: auto)",
     )
     train.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     train.set_defaults(run=_train)
@@ -119,33 +131,72 @@ def _train(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return MISUSED
-    experiment = None
-    if parsed.file is not None:
-        overrides = list(parsed.overrides)
-        if parsed.seed is not None:
-            overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
-        experiment = read_experiment(parsed.file, overrides)
+    experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
     _choose_device(parsed.device)
-    _quiet_the_stack()
+    quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.data import DataError
     from natdgp.local.folder import FolderError, RunFolder
-    from natdgp.local.session import new_run, run_and_report
+    from natdgp.local.launch import RequestRefused
+    from natdgp.local.session import new_run, resumed_run
 
-    console = Console(highlight=False, markup=False, emoji=False)
-    live = not parsed.no_progress
     try:
         if experiment is None:
-            return run_and_report(console, RunFolder.open(parsed.resume), live=live)
+            folder = RunFolder.open(parsed.resume)
+            experiment, start = _on_slots(
+                read_experiment(folder.config, _overrides(parsed)), parsed
+            )
+            resumed_run(experiment, folder)
+            return start(folder)
+        experiment, start = _on_slots(experiment, parsed)
         folder = new_run(experiment, Path.cwd(), parsed.out)
         try:
-            return run_and_report(console, folder, live=live)
+            return start(folder)
         finally:
             folder.discard_unless_begun()
-    except (FolderError, DataError) as error:
+    except (FolderError, DataError, RequestRefused) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
+
+
+def _overrides(parsed: argparse.Namespace) -> list[str]:
+    """What the command line says about fields of the file."""
+    overrides = list(parsed.overrides)
+    if parsed.seed is not None:
+        overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
+    if parsed.slots is not None:
+        overrides.append(f"resources.slots_per_trial={parsed.slots}")
+    return overrides
+
+
+def _on_slots(
+    experiment: Experiment, parsed: argparse.Namespace
+) -> tuple[Experiment, Callable[[RunFolder], int]]:
+    """The experiment as this machine trains it, and what trains it in a folder."""
+    import tensorflow as tf
+
+    from natdgp.local.launch import find_horovodrun, run_on_slots
+    from natdgp.local.session import run_and_report
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if remark is not None:
+        console.print(remark, soft_wrap=True)
+    live = not parsed.no_progress
+    if slots == 1:
+        start = functools.partial(run_and_report, console, live=live)
+    else:
+        start = functools.partial(
+            run_on_slots,
+            console,
+            slots=slots,
+            horovodrun=find_horovodrun(slots),
+            live=live,
+            gpus=gpus > 0,
+        )
+    return with_slots(experiment, slots), start
 
 
 def _choose_device(device: str) -> None:
@@ -165,12 +216,3 @@ def _choose_device(device: str) -> None:
             raise SettingsError.single(
                 "--device", device, "TensorFlow sees no such GPU", "use --device cpu"
             )
-
-
-def _quiet_the_stack() -> None:
-    """Keep what the stack says about itself off the screen; natdgp's own log stays."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("natdgp").setLevel(logging.INFO)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.container import why_not_here
+from tests.cluster.container import Task, run_trial, why_not_here
+from tests.cluster.flights import short_flights
 from tests.cluster.image import Image, build_image
+from tests.cluster.master import StandInMaster
 from tests.cluster.submission import pack
 
 
@@ -21,3 +24,17 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     if reason := why_not_here():
         pytest.skip(reason)
     return build_image(tmp_path_factory.mktemp("cluster") / "image")
+
+
+@pytest.fixture(scope="session")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="session")
+def completed(
+    image: Image, context: str, storage: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[StandInMaster, Task]]:
+    """A trial on one slot that nothing interrupts."""
+    with StandInMaster(short_flights(storage), context) as master:
+        yield master, run_trial(image, master, tmp_path_factory.mktemp("completed") / "task")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -40,6 +42,15 @@ def why_not_here() -> str | None:
     if os.geteuid() or tried.returncode:
         return f"a task's container needs root and namespaces: {tried.stderr.strip()}"
     return None
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at the moment."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
 
 
 def basic_environment(image: Image, home: Path) -> dict[str, str]:
@@ -94,6 +105,13 @@ def run_trial(
         "DET_HPARAMS": json.dumps(hparams or sample(config["hyperparameters"])),
         "DET_STEPS_COMPLETED": str(steps_completed),
     }
+    if config["resources"]["slots_per_trial"] > 1:
+        # Ranks talk on two ports of the host, which tests that run side by side must not share.
+        ports = free_ports(2)
+        environment |= {
+            f"INTER_TRAIN_PROCESS_COMM_PORT_{number}": str(port)
+            for number, port in enumerate(ports, start=1)
+        }
     if latest_checkpoint is not None:
         environment["DET_LATEST_CHECKPOINT"] = latest_checkpoint
 

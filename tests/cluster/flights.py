@@ -22,7 +22,7 @@ SHORTENED = {
 }
 
 
-def short_flights(checkpoints: Path) -> dict[str, Any]:
+def short_flights(checkpoints: Path, slots: int = 1) -> dict[str, Any]:
     """The configuration as a task of the shortened experiment sees it.
 
     :raises KeyError: if the file no longer has a field that is to be shortened.
@@ -37,5 +37,6 @@ def short_flights(checkpoints: Path) -> dict[str, Any]:
             raise KeyError(f"{FILE.name} has no {path} to shorten; correct SHORTENED")
         group[name] = value
     config["data"]["rows"] = 2000  # the file takes all rows; natdgp refuses fields it does not know
+    config["resources"]["slots_per_trial"] = slots
     config["checkpoint_storage"] = {"type": "directory", "container_path": str(checkpoints)}
     return with_defaults(config)

@@ -231,3 +231,8 @@ def _handler(master: StandInMaster) -> type[BaseHTTPRequestHandler]:
             """The master's own log is of no interest here."""
 
     return Handler
+
+
+def steps(master: StandInMaster, group: str, run: int = 1) -> list[int]:
+    """After how many steps one run of the trial reported metrics of a group."""
+    return [report.steps_completed for report in master.reported(group, run)]

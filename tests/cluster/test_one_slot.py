@@ -12,24 +12,10 @@ import pytest
 from tests.cluster.container import Task, run_trial
 from tests.cluster.flights import short_flights
 from tests.cluster.image import VENDOR_BUILD, Image
-from tests.cluster.master import Checkpoint, StandInMaster
+from tests.cluster.master import Checkpoint, StandInMaster, steps
 from tests.cluster.submission import sample
 
 IMAGES_OWN = ("numpy", "horovod", "keras", "protobuf", "h5py", "determined")
-
-
-@pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoints")
-
-
-@pytest.fixture(scope="module")
-def completed(
-    image: Image, context: str, storage: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[StandInMaster, Task]]:
-    """A trial that nothing interrupts."""
-    with StandInMaster(short_flights(storage), context) as master:
-        yield master, run_trial(image, master, tmp_path_factory.mktemp("completed") / "task")
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +46,6 @@ def resumed(
         steps_completed=checkpoint.metadata["steps_completed"],
     )
     return master, task
-
-
-def steps(master: StandInMaster, group: str, run: int = 1) -> list[int]:
-    return [report.steps_completed for report in master.reported(group, run)]
 
 
 def assert_whole(checkpoint: Checkpoint, storage: Path) -> None:

@@ -15,6 +15,9 @@ import tensorflow as tf
 import natdgp
 from natdgp import cli
 from natdgp.local.folder import RunFolder
+from natdgp.local.launch import RequestRefused
+from natdgp.local.slots import slots_of
+from natdgp.settings import read_experiment
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -26,7 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
-    monkeypatch.setattr(cli, "_quiet_the_stack", lambda: None)
+    monkeypatch.setattr(cli, "quiet_the_stack", lambda: None)
 
 
 @pytest.fixture
@@ -68,7 +71,16 @@ def test_help_names_every_command_and_the_way_to_a_cluster(
     [
         (
             "train",
-            ["FILE", "--resume", "--out", "--set", "--seed", "--device", "--no-progress"],
+            [
+                "FILE",
+                "--resume",
+                "--out",
+                "--set",
+                "--seed",
+                "--slots",
+                "--device",
+                "--no-progress",
+            ],
         ),
         ("check", ["FILE"]),
     ],
@@ -310,6 +322,155 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
     assert (shown, live) == (Path("runs/waves"), False)
     assert "experiment_seed: 7" in config
     assert "layers: 3" in config
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Instead of training: slots of the runs started, as asked for and as their folder has it."""
+    seen: list[tuple[int, int]] = []
+
+    def note(folder: RunFolder, slots: int) -> int:
+        seen.append((slots, slots_of(read_experiment(folder.config))))
+        return 0
+
+    monkeypatch.setattr(
+        "natdgp.local.session.run_and_report", lambda _, folder, *, live: note(folder, 1)
+    )
+    monkeypatch.setattr(
+        "natdgp.local.launch.run_on_slots", lambda _, folder, slots, **__: note(folder, slots)
+    )
+    monkeypatch.setattr(RunFolder, "discard_unless_begun", lambda _: None)
+    return seen
+
+
+def _see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"] * count)
+
+
+@pytest.mark.parametrize(
+    ("configured", "gpus", "arguments", "slots", "remark"),
+    [
+        (1, 0, [], 1, ""),
+        (1, 4, [], 1, ""),
+        (2, 2, [], 2, ""),
+        (2, 0, [], 1, "resources.slots_per_trial is 2, but this machine has no GPU: "),
+        (4, 2, [], 1, "resources.slots_per_trial is 4, but this machine has 2 GPUs: "),
+        (1, 0, ["--slots", "2"], 2, ""),
+        (4, 4, ["--slots", "2"], 2, ""),
+        (4, 0, ["--slots", "1"], 1, ""),
+    ],
+)
+def test_slots_are_the_files_where_there_are_gpus_or_those_asked_for(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[tuple[int, int]],
+    configured: int,
+    gpus: int,
+    arguments: list[str],
+    slots: int,
+    remark: str,
+) -> None:
+    experiment["resources"] = {"slots_per_trial": configured}
+    _see_gpus(monkeypatch, gpus)
+    status, out, err = _main(capsys, "train", write_experiment(experiment), *arguments)
+    assert (status, err, started) == (0, "", [(slots, slots)])
+    assert out.startswith(remark)
+    assert out.count("\n") == (1 if remark else 0)
+
+
+def test_a_run_goes_on_with_other_slots_and_its_folder_says_so(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    started: list[tuple[int, int]],
+) -> None:
+    _main(capsys, "train", write_experiment(experiment), "--out", "mine")
+    for arguments in (["--slots", "2"], ["--slots", "4"], [], []):
+        status, out, _ = _main(capsys, "train", "--resume", "mine", *arguments)
+        assert status == 0
+    assert started == [(1, 1), (2, 2), (4, 4), (1, 1), (1, 1)]
+    assert out == ""  # the folder says one slot by now, and so there is nothing to remark
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        (
+            3,
+            "hyperparameters.global_batch_size: received 32; must be a multiple of resources.",
+        ),
+        (0, "resources.slots_per_trial: received 0; "),
+        (-1, "resources.slots_per_trial: received -1; "),
+    ],
+)
+@pytest.mark.parametrize("resumed", [False, True])
+def test_slots_that_cannot_share_a_batch_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    started: list[tuple[int, int]],
+    slots: int,
+    message: str,
+    resumed: bool,
+) -> None:
+    run: list[object] = [write_experiment(experiment)]
+    if resumed:
+        _main(capsys, "train", *run, "--out", "mine")
+        run = ["--resume", "mine"]
+        started.clear()
+    status, _, err = _main(capsys, "train", *run, "--slots", slots)
+    assert status == 2
+    assert message in err
+    assert started == []
+    assert resumed or _nothing_was_made()
+
+
+def test_more_slots_than_gpus_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _see_gpus(monkeypatch, 1)
+    status, _, err = _main(capsys, "train", write_experiment(experiment), "--slots", 2)
+    assert status == 2
+    assert "--slots: received 2; must not be more than this machine's GPUs, 1" in err
+    assert "--device cpu" in err
+    assert _nothing_was_made()
+
+
+def test_slots_without_horovod_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    status, _, err = _main(capsys, "train", write_experiment(experiment), "--slots", 2)
+    assert status == 2
+    assert "--slots: received 2; needs Horovod" in err
+    assert "scripts/build-horovod" in err
+    assert _nothing_was_made()
+
+
+def test_what_the_ranks_refuse_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise RequestRefused("waves.csv: no such file")
+
+    monkeypatch.setattr("natdgp.local.launch.run_on_slots", refuse)
+    file = write_experiment(experiment)
+    status, out, err = _main(capsys, "train", file, "--slots", 2, "--out", "mine")
+    assert (status, out, err) == (2, "", "natdgp train: waves.csv: no such file\n")
+    assert _nothing_was_made()
 
 
 @pytest.mark.parametrize(

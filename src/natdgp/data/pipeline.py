@@ -2,11 +2,13 @@
 
 Training rows form an endless stream of positions. Position p lies in epoch p // N and shows the
 row to which that epoch's permutation, keyed by (seed, epoch), maps p % N. Nothing is buffered, so
-that a run may start at any step at once and k shards see what one would see.
+that a run may start at any step at once and K shards see what one would see: a batch is divided
+into K blocks of consecutive positions, one for each shard.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -16,7 +18,8 @@ import tensorflow as tf
 from natdgp.data.prepare import Rows
 
 Wrap = Callable[[tf.data.Dataset], tf.data.Dataset]
-"""Keeps a shard of a dataset of positions, as Determined's `context.wrap_dataset` does."""
+"""Keeps a shard of a dataset of blocks, as Determined's `context.wrap_dataset` does: of K shards
+the r-th keeps every K-th element from the r-th on."""
 
 _ROUNDS = 4  # of the permutation's cipher; as in tf.random.experimental.index_shuffle
 
@@ -38,9 +41,10 @@ def training_dataset(
     """Endless batches, the first of them that of step `start_step`.
 
     Elements are `{"inputs": [n, D], "targets": [n, Q], "positions": [n] int64}` with
-    n = global_batch_size / num_shards. The batch of step t, over all shards, holds the positions
-    from t B to (t + 1) B - 1; it may straddle epochs, and B may exceed N. Permuting costs about
-    0.1 ms for 1024 positions, more below N = 10,000 (0.7 ms at N = 1000, 5 ms at N = 100).
+    n = global_batch_size / num_shards, the positions consecutive. The batch of step t, over all
+    shards, holds the positions from t B to (t + 1) B - 1; it may straddle epochs, and B may exceed
+    N. Permuting costs about 0.1 ms for 1024 positions, more below N = 10,000 (0.7 ms at N = 1000,
+    5 ms at N = 100).
 
     :param seed: any non-negative integer.
     :raises ValueError: if global_batch_size is not a multiple of num_shards.
@@ -54,7 +58,10 @@ def training_dataset(
     num_rows = len(rows)
     key = _key(seed)
 
-    def permute_and_take(positions: tf.Tensor) -> dict[str, tf.Tensor]:
+    per_shard = global_batch_size // num_shards
+
+    def permute_and_take(block: tf.Tensor) -> dict[str, tf.Tensor]:
+        positions = block * per_shard + tf.range(per_shard, dtype=tf.int64)
         epochs = tf.cast(positions // num_rows, tf.uint32)[:, None]
         seeds = tf.concat([tf.tile(key, [tf.size(positions), 1]), epochs], axis=1)  # [n, 3]
         # The raw op, as index_shuffle mishandles one seed per index.
@@ -66,21 +73,28 @@ def training_dataset(
         )
         return take(positions, indices)
 
-    positions = wrap(tf.data.Dataset.range(start_step * global_batch_size, tf.int64.max))
-    batches = positions.batch(global_batch_size // num_shards, drop_remainder=True)
-    return _map(batches, permute_and_take)
+    blocks = wrap(tf.data.Dataset.range(start_step * num_shards, tf.int64.max))
+    return _map(blocks, permute_and_take)
 
 
 def evaluation_dataset(
     rows: Rows, *, global_batch_size: int, num_shards: int = 1, wrap: Wrap = identity
 ) -> tf.data.Dataset:
-    """Every row once over all shards, in order; elements as in training, the last one smaller.
+    """Every row once over all shards, in order; elements as in training.
 
-    A shard is empty where there are more shards than rows.
+    Every shard has as many batches, so that ranks can add up after each; the last ones have fewer
+    rows, or none.
     """
     take = _taker(rows)
-    batches = wrap(tf.data.Dataset.range(len(rows))).batch(max(1, global_batch_size // num_shards))
-    return _map(batches, lambda positions: take(positions, positions))
+    per_shard = max(1, global_batch_size // num_shards)
+    turns = math.ceil(len(rows) / (per_shard * num_shards))
+
+    def take_block(block: tf.Tensor) -> dict[str, tf.Tensor]:
+        first = tf.minimum(block * per_shard, len(rows))
+        positions = tf.range(first, tf.minimum(first + per_shard, len(rows)))
+        return take(positions, positions)
+
+    return _map(wrap(tf.data.Dataset.range(turns * num_shards)), take_block)
 
 
 def _taker(rows: Rows) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
@@ -100,9 +114,9 @@ def _taker(rows: Rows) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]
 
 
 def _map(
-    batches: tf.data.Dataset, function: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    blocks: tf.data.Dataset, function: Callable[[tf.Tensor], dict[str, tf.Tensor]]
 ) -> tf.data.Dataset:
-    return batches.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
+    return blocks.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from determined import core
 from determined.core import DummyDistributedContext
 
+from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
 
@@ -79,7 +80,18 @@ class LocalTrainContext(core.DummyTrainContext):
         """Nothing to do: the observer sees every step."""
 
 
-class LocalCheckpointContext(core.CheckpointContext):
+class SavedCheckpoints(core.CheckpointContext):
+    """Reads the checkpoints in the run's folder; all that ranks other than 0 do with them."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def restore_path(self, storage_id: str, *args: Any, **kwargs: Any) -> Iterator[Path]:
+        yield self._folder.root / "checkpoints" / storage_id
+
+
+class LocalCheckpointContext(SavedCheckpoints):
     """Keeps checkpoints in the run's folder, written aside and renamed when whole."""
 
     def __init__(
@@ -88,7 +100,7 @@ class LocalCheckpointContext(core.CheckpointContext):
         """:param keep_best: how many of the best validated checkpoints to keep.
         :param keep_latest: how many of the latest; at least the latest one is always kept.
         """
-        self._folder = folder
+        super().__init__(folder)
         self._journal = journal
         self._keep_best = keep_best
         self._keep_latest = max(keep_latest, 1)
@@ -108,10 +120,6 @@ class LocalCheckpointContext(core.CheckpointContext):
             self._folder.remove(checkpoint)
         os.replace(aside, checkpoint.path)
         self.collect()
-
-    @contextlib.contextmanager
-    def restore_path(self, storage_id: str, *args: Any, **kwargs: Any) -> Iterator[Path]:
-        yield self._folder.root / "checkpoints" / storage_id
 
     def best(self) -> list[Checkpoint]:
         """Validated checkpoints, best first."""
@@ -157,29 +165,47 @@ class _Operation(core.DummySearcherOperation):
 
 
 class SignalPreemptContext(core.DummyPreemptContext):
-    """SIGINT and SIGTERM ask the run to save and end; a second one ends it at once."""
+    """SIGINT and SIGTERM ask the run to save and end; a second one ends it at once.
 
-    def __init__(self, distributed: core.DistributedContext) -> None:
+    On several ranks, a signal to any of them, or to the command, asks rank 0.
+    """
+
+    def __init__(
+        self, distributed: core.DistributedContext, exchange: Exchange | None = None
+    ) -> None:
+        """:param exchange: between the ranks; None where there is one process."""
         super().__init__(distributed, core.PreemptMode.ChiefOnly)
         self.signal: signal.Signals | None = None
+        self._exchange = exchange
+        self._leads = distributed.rank == 0
         self._before: dict[signal.Signals, Any] = {}
 
     def start(self) -> SignalPreemptContext:
         super().start()
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._ask)
+        self._heed(True)
         return self
 
     def close(self) -> None:
+        self._heed(False)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()
 
     def should_preempt(self, auto_ack: bool = True) -> bool:
+        if self._exchange is not None and self.signal is None:
+            self.signal = self._exchange.asked
         return self.signal is not None
+
+    def _heed(self, heeds: bool) -> None:
+        if self._exchange is not None and self._leads:
+            self._exchange.heed(heeds)
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         self.signal = signal.Signals(number)
+        if self._exchange is not None:
+            self._exchange.ask_to_end(self.signal)
         for asked, handler in self._before.items():
             signal.signal(asked, handler)
 
@@ -192,13 +218,32 @@ def local_core_context(
     max_length: Mapping[str, int],
     keep_best: int,
     keep_latest: int,
+    distributed: core.DistributedContext | None = None,
+    exchange: Exchange | None = None,
 ) -> core.Context:
-    """The core context of a run in one process."""
-    distributed = DummyDistributedContext()
+    """The core context of a run in one process, or of rank 0 of several."""
+    distributed = distributed or DummyDistributedContext()
     return core.Context(
         checkpoint=LocalCheckpointContext(folder, journal, keep_best, keep_latest),
         distributed=distributed,
-        preempt=SignalPreemptContext(distributed),
+        preempt=SignalPreemptContext(distributed, exchange),
         train=LocalTrainContext(folder, journal, observer),
+        searcher=LocalSearcherContext(distributed, max_length),
+    )
+
+
+def following_core_context(
+    folder: RunFolder,
+    *,
+    max_length: Mapping[str, int],
+    distributed: core.DistributedContext,
+    exchange: Exchange,
+) -> core.Context:
+    """The core context of any other rank: it does what rank 0 tells it and writes nothing."""
+    return core.Context(
+        checkpoint=SavedCheckpoints(folder),
+        distributed=distributed,
+        preempt=SignalPreemptContext(distributed, exchange),
+        train=core.DummyTrainContext(tensorboard_path=folder.tensorboard),
         searcher=LocalSearcherContext(distributed, max_length),
     )

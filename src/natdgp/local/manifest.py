@@ -21,11 +21,12 @@ from natdgp.models.record import versions
 class Manifest:
     """`manifest.json`: one entry under `sessions` for the first start and for every resume."""
 
-    def __init__(self, path: Path, *, seed: int) -> None:
+    def __init__(self, path: Path, *, seed: int, slots: int) -> None:
         """Open a new session and write it at once.
 
         :param path: the file, read first if it exists.
         :param seed: the trial's seed.
+        :param slots: processes of this session.
         """
         self._path = path
         self._content: dict[str, Any] = {"seed": seed, "sessions": []}
@@ -33,6 +34,7 @@ class Manifest:
             self._content = json.loads(path.read_text(encoding="utf-8"))
         self._session: dict[str, Any] = {
             "command": shlex.join(sys.argv),
+            "slots": slots,
             "commit": _commit(),
             "versions": {**versions(), "python": platform.python_version()},
             "machine": {
@@ -59,6 +61,21 @@ class Manifest:
         """
         self._session.update(ended=_now(), ended_as=ended_as, steps=steps, seconds=seconds)
         write_json(self._path, self._content)
+
+
+def close_lost_session(path: Path, *, seconds: float) -> None:
+    """Note that the latest session failed, if the process that it ran in could not.
+
+    :param path: the manifest.
+    :param seconds: wall time of the session.
+    """
+    if not path.is_file():
+        return
+    content = json.loads(path.read_text(encoding="utf-8"))
+    session = content["sessions"][-1]
+    if "ended_as" not in session:
+        session.update(ended=_now(), ended_as="failed", seconds=seconds)
+        write_json(path, content)
 
 
 def _now() -> str:

@@ -12,18 +12,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import determined as det
-from determined import core, load
+from determined import core, horovod, load
 
 from natdgp.local.contexts import (
     LocalCheckpointContext,
     Observer,
     SignalPreemptContext,
+    following_core_context,
     local_core_context,
 )
+from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
+from natdgp.local.slots import slots_of
 from natdgp.settings import Experiment, constant_hyperparameters
 
 
@@ -88,44 +92,37 @@ def length_in_batches(experiment: Experiment) -> int:
     return max(length * records_per_epoch // batch_size, 1)
 
 
-def train(experiment: Experiment, folder: RunFolder, observer: Observer) -> Outcome:
+def train(
+    experiment: Experiment, folder: RunFolder, observer: Observer, exchange: Exchange | None = None
+) -> Outcome:
     """Train until the configured length, a stop of the trial's own, or a signal.
 
     :param experiment: what to train.
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
+    :param exchange: between the ranks, if this is rank 0 of several.
     :raises determined.InvalidHP: if a hyperparameter makes training break down.
     """
     config = experiment.config
-    checkpoints = folder.checkpoints()
-    start = checkpoints[-1].steps if checkpoints else 0
-    searcher = config["searcher"]
-    journal = Journal(
-        folder.metrics,
-        up_to=start,
-        metric=searcher["metric"],
-        smaller_is_better=searcher["smaller_is_better"],
-    )
-    storage = config["checkpoint_storage"]
-    core_context = local_core_context(
-        folder,
-        journal,
-        observer,
-        max_length=searcher["max_length"],
-        keep_best=storage["save_trial_best"],
-        keep_latest=storage["save_trial_latest"],
-    )
-    env = _environment(experiment, checkpoints[-1] if checkpoints else None)
-
-    with _working_in(folder.code), _started(core_context):
-        trial_class = load.trial_class_from_entrypoint(experiment.trial)
-        controller_class = load.get_trial_controller_class(trial_class)
-        controller_class.pre_execute_hook(env, det._DistributedBackend())
-        context = trial_class.trial_context_class(core_context, env)
-        controller = controller_class.from_trial(
-            trial_inst=trial_class(context), context=context, env=env
+    searcher, storage = config["searcher"], config["checkpoint_storage"]
+    with _prepared(experiment, folder) as (trial_class, env, distributed):
+        journal = Journal(
+            folder.metrics,
+            up_to=env.steps_completed,
+            metric=searcher["metric"],
+            smaller_is_better=searcher["smaller_is_better"],
         )
-        controller.run()
+        core_context = local_core_context(
+            folder,
+            journal,
+            observer,
+            max_length=searcher["max_length"],
+            keep_best=storage["save_trial_best"],
+            keep_latest=storage["save_trial_latest"],
+            distributed=distributed,
+            exchange=exchange,
+        )
+        controller = _run(trial_class, core_context, env)
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -143,10 +140,58 @@ def train(experiment: Experiment, folder: RunFolder, observer: Observer) -> Outc
         )
 
 
+def follow(experiment: Experiment, folder: RunFolder, exchange: Exchange) -> None:
+    """Take part in a run as another rank than 0, which alone writes to the folder.
+
+    :raises determined.InvalidHP: if a hyperparameter makes training break down, on all ranks.
+    """
+    with _prepared(experiment, folder) as (trial_class, env, distributed):
+        core_context = following_core_context(
+            folder,
+            max_length=experiment.config["searcher"]["max_length"],
+            distributed=distributed,
+            exchange=exchange,
+        )
+        _run(trial_class, core_context, env)
+
+
+@contextlib.contextmanager
+def _prepared(
+    experiment: Experiment, folder: RunFolder
+) -> Iterator[tuple[type[det.LegacyTrial], det.EnvContext, core.DistributedContext]]:
+    """The trial's class, its environment, and this process among the ranks of the run."""
+    checkpoints = folder.checkpoints()  # before the ranks have met, and rank 0 may write
+    env = _environment(experiment, checkpoints[-1] if checkpoints else None)
+    backend = det._DistributedBackend()
+    with _working_in(folder.code):
+        trial_class = load.trial_class_from_entrypoint(experiment.trial)
+        load.get_trial_controller_class(trial_class).pre_execute_hook(env, backend)
+        distributed = (
+            core.DistributedContext.from_horovod(horovod.hvd)
+            if backend.use_horovod()
+            else core.DummyDistributedContext()
+        )
+        yield trial_class, env, distributed
+
+
+def _run(
+    trial_class: type[det.LegacyTrial], core_context: core.Context, env: det.EnvContext
+) -> Any:
+    """Run the trial to its end; returns its controller."""
+    with _started(core_context):
+        context = trial_class.trial_context_class(core_context, env)
+        controller = load.get_trial_controller_class(trial_class).from_trial(
+            trial_inst=trial_class(context), context=context, env=env
+        )
+        controller.run()
+        return controller
+
+
 def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvContext:
     """What the harness would read from a container's environment."""
     config = experiment.config
-    gpus = [] if os.environ.get("CUDA_VISIBLE_DEVICES") == "-1" else det._execution._get_gpus(1)[1]
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == "-1"
+    gpus = [] if hidden else det._execution._get_gpus(slots_of(experiment))[1]
     return det.EnvContext(
         master_url="",
         master_cert_file=None,

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from natdgp.local.conclusion import conclude
 from natdgp.local.display import Display
+from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
 from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
+from natdgp.local.slots import slots_of
 from natdgp.settings import Experiment, read_experiment
 
 INVALID = 1
@@ -48,12 +50,27 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
     return folder
 
 
-def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
+def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
+    """Note in an earlier run's folder on how many slots it goes on."""
+    if slots_of(experiment) != slots_of(read_experiment(folder.config)):
+        folder.write_config(experiment.config)
+
+
+def way_on(folder: RunFolder, slots: int) -> str:
+    """The command that goes on with a run as it went."""
+    command = f"natdgp train --resume {shlex.quote(str(folder.shown))}"
+    return command if slots == 1 else f"{command} --slots {slots}"
+
+
+def run_and_report(
+    console: Console, folder: RunFolder, *, live: bool, exchange: Exchange | None = None
+) -> int:
     """Train from the folder's latest checkpoint, or from the start, and report.
 
     :param console: where to write.
     :param folder: of a new run, or of one to go on with.
     :param live: redraw the progress line if the console is a terminal.
+    :param exchange: between the ranks, if this is rank 0 of several.
     :returns: the exit status.
     """
     experiment = read_experiment(folder.config)
@@ -64,7 +81,10 @@ def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
         console.print(f"Going on with {folder.shown} from step {start}", soft_wrap=True)
     else:
         console.print(f"Writing to {folder.shown}", soft_wrap=True)
-    manifest = Manifest(folder.manifest, seed=config["reproducibility"]["experiment_seed"])
+    slots = slots_of(experiment)
+    manifest = Manifest(
+        folder.manifest, seed=config["reproducibility"]["experiment_seed"], slots=slots
+    )
     began = time.monotonic()
     total = length_in_batches(experiment)
     display = Display(
@@ -77,13 +97,13 @@ def run_and_report(console: Console, folder: RunFolder, *, live: bool) -> int:
     steps, ended_as = start, "failed"
     try:
         with display:
-            outcome = train(experiment, folder, display)
+            outcome = train(experiment, folder, display, exchange)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"
             console.print(
                 f"{outcome.signal.name} after step {steps} of {total}; everything is saved. "
-                f"Go on with:\n  natdgp train --resume {shlex.quote(str(folder.shown))}",
+                f"Go on with:\n  {way_on(folder, slots)}",
                 soft_wrap=True,
             )
             return SIGNALLED + int(outcome.signal)

@@ -1,4 +1,4 @@
-"""Sampling noise as a pure function of (seed, stream, step, layer, row): the first law."""
+"""Sampling noise as a pure function of (seed, stream, layer, position): the first law."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -21,22 +22,31 @@ class Stream(enum.IntEnum):
 @dataclass(frozen=True)
 class _Draw:
     stream: Stream
-    step: tf.Tensor
-    rows: tf.Tensor
-    num_rows: int
+    first: tf.Tensor
+    num_rows: tf.Tensor
     num_samples: int
 
 
-class SamplingNoise:
-    """Stateless standard draws for the rows of a global batch.
+_PER_BLOCK = {tf.float64: 2, tf.float32: 4}
+"""Normal numbers that TensorFlow makes of one block of the counter-based generator."""
 
-    Numbers are drawn for the whole global batch and a rank takes those of its own rows, so that
-    they depend neither on the number of ranks nor on where a run was interrupted.
+_BLOCKS_PER_GAMMA = 256
+"""Blocks that TensorFlow reserves for each gamma number, which it draws by rejection."""
+
+
+class SamplingNoise:
+    """Stateless standard draws for rows at consecutive positions.
+
+    For each stream and layer there is one endless sequence of numbers, S x Q for each position, and
+    a draw reads the piece that belongs to its rows. The generator is counter-based (Philox, Salmon
+    et al. 2011), so that a piece is made without what lies before it: a rank draws the numbers of
+    its own rows and no others, they are those that one process would draw for them, and neither
+    the number of ranks nor the size of a batch nor an interruption changes them.
     """
 
     def __init__(self, seed: int) -> None:
-        """:param seed: the trial's seed; bits beyond the 32nd count too."""
-        self._seed = seed
+        """:param seed: the trial's seed, any non-negative integer; all of its bits count."""
+        self._key = np.random.SeedSequence(seed).generate_state(1, np.uint64)
         self._draw: _Draw | None = None
 
     @contextlib.contextmanager
@@ -44,22 +54,20 @@ class SamplingNoise:
         self,
         *,
         stream: Stream,
-        step: tf.Tensor | int,
-        rows: tf.Tensor,
-        num_rows: int,
+        first: tf.Tensor | int,
+        num_rows: tf.Tensor | int,
         num_samples: int,
     ) -> Iterator[None]:
         """Fix what layers draw inside this context (while a graph is traced, or eagerly).
 
         :param stream: what the noise is for.
-        :param step: scalar, the number of the global batch in its stream.
-        :param rows: [n] integers in [0, num_rows): which rows of the global batch these are.
-        :param num_rows: B, rows of a global batch.
+        :param first: scalar, the position of the first row.
+        :param num_rows: n; the others are at the positions that follow.
         :param num_samples: S, Monte-Carlo samples of each row.
         """
         if self._draw is not None:
             raise RuntimeError("a draw of sampling noise is already under way")
-        self._draw = _Draw(stream, tf.cast(step, tf.int64), rows, num_rows, num_samples)
+        self._draw = _Draw(stream, tf.cast(first, tf.int64), num_rows, num_samples)
         try:
             yield
         finally:
@@ -75,32 +83,55 @@ class SamplingNoise:
 
         :param layer: the layer's index; each has numbers of its own.
         :param like: [n, Q] or [S * n, Q], the tensor whose width and dtype the draw takes.
-        :returns: [S, n, Q]. Outside of :meth:`at`, the numbers of rows 0 to n - 1 of batch 0 of
-            the prediction stream.
+        :returns: [S, n, Q]. Outside of :meth:`at`, the numbers of positions 0 to n - 1 of the
+            prediction stream.
         """
-        width, dtype = tf.shape(like)[-1], like.dtype
         draw = self._draw
         if draw is None:
-            seed = self._key(Stream.PREDICTION, tf.constant(0, tf.int64), layer)
-            return tf.random.stateless_normal([1, tf.shape(like)[0], width], seed, dtype=dtype)
-        seed = self._key(draw.stream, draw.step, layer)
-        shape = [draw.num_samples, draw.num_rows, width]
-        everyone = tf.random.stateless_normal(shape, seed, dtype=dtype)
-        return tf.gather(everyone, draw.rows, axis=1)
+            draw = _Draw(Stream.PREDICTION, tf.constant(0, tf.int64), tf.shape(like)[0], 1)
+        start, count = _piece(draw, like)
+        per_block = _PER_BLOCK[like.dtype]
+        numbers = tf.raw_ops.StatelessRandomNormalV2(
+            shape=[count + per_block],
+            **self._generator(draw, layer, start // per_block),
+            dtype=like.dtype,
+        )
+        skipped = tf.cast(start % per_block, tf.int32)
+        return _by_sample(numbers[skipped : skipped + count], draw, like)
 
     def gamma(self, layer: int, like: tf.Tensor, concentration: float) -> tf.Tensor:
         """Gamma(concentration, 1) numbers, [S, n, Q]; only inside :meth:`at`."""
         draw = self._draw
         if draw is None:
             raise RuntimeError("gamma numbers are drawn only inside `at`")
-        seed = self._key(draw.stream, draw.step, layer)
-        shape = [draw.num_samples, draw.num_rows, tf.shape(like)[-1]]
-        everyone = tf.random.stateless_gamma(shape, seed, alpha=concentration, dtype=like.dtype)
-        return tf.gather(everyone, draw.rows, axis=1)
+        start, count = _piece(draw, like)
+        numbers = tf.raw_ops.StatelessRandomGammaV3(
+            shape=[count],
+            **self._generator(draw, layer, start * _BLOCKS_PER_GAMMA),
+            alpha=tf.constant(concentration, like.dtype),
+        )
+        return _by_sample(numbers, draw, like)
 
-    def _key(self, stream: Stream, step: tf.Tensor, layer: int) -> tf.Tensor:
-        low, high = self._seed & 0xFFFFFFFF, (self._seed >> 32) & 0xFFFFFFFF
-        key = tf.constant([low, high], dtype=tf.int64)
-        for part in (tf.constant(int(stream), tf.int64), step, tf.constant(layer, tf.int64)):
-            key = tf.random.experimental.stateless_fold_in(key, part)
-        return key
+    def _generator(self, draw: _Draw, layer: int, block: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The arguments that place TensorFlow's generator at a block of a sequence.
+
+        The counter has 128 bits: the upper half is the sequence, the lower half counts its blocks.
+        """
+        sequence = tf.constant((int(draw.stream) << 32) | layer, tf.uint64)
+        return {
+            "key": tf.constant(self._key),
+            "counter": tf.stack([tf.cast(block, tf.uint64), sequence]),
+            "alg": tf.random.Algorithm.PHILOX.value,
+        }
+
+
+def _piece(draw: _Draw, like: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where a draw's numbers start in their sequence, and how many they are."""
+    per_position = draw.num_samples * tf.shape(like)[-1]
+    return draw.first * tf.cast(per_position, tf.int64), draw.num_rows * per_position
+
+
+def _by_sample(numbers: tf.Tensor, draw: _Draw, like: tf.Tensor) -> tf.Tensor:
+    """[n S Q] to [S, n, Q]."""
+    by_row = tf.reshape(numbers, [draw.num_rows, draw.num_samples, tf.shape(like)[-1]])
+    return tf.transpose(by_row, [1, 0, 2])

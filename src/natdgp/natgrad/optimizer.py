@@ -16,6 +16,7 @@ from natdgp.natgrad.gpflow_private import GPflowNaturalGradient, gpflow_step
 from natdgp.natgrad.parameters import assign, constrained_gradient
 from natdgp.natgrad.safeguards import (
     Divergence,
+    SafeStep,
     SafeStepFunction,
     StepFunction,
     first_valid,
@@ -223,15 +224,16 @@ class NaturalGradient(GPflowNaturalGradient):
                 gpflow_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
                 self._count(tf.zeros([3], tf.int64), q_mu)
 
-        def stay() -> None:
-            self._count([0, 0, tf.shape(q_mu, out_type=tf.int64)[1]], q_mu)
-            in_a_row = self.refused_in_a_row.assign_add(1)
-            tf.debugging.Assert(
-                in_a_row < self.max_refused,
-                [_TOO_MANY_REFUSED.format(self.natgrad_name, self.max_refused)],
-            )
+        tf.cond(finite, go, lambda: self._refuse(q_mu))
 
-        tf.cond(finite, go, stay)
+    def _refuse(self, q_mu: gpflow.Parameter) -> None:
+        """Leave q(u) as it is, for gradients that are not finite."""
+        self._count([0, 0, tf.shape(q_mu, out_type=tf.int64)[1]], q_mu)
+        in_a_row = self.refused_in_a_row.assign_add(1)
+        tf.debugging.Assert(
+            in_a_row < self.max_refused,
+            [_TOO_MANY_REFUSED.format(self.natgrad_name, self.max_refused)],
+        )
 
     def _safe_step(
         self,
@@ -249,19 +251,63 @@ class NaturalGradient(GPflowNaturalGradient):
             constrained_gradient(q_sqrt_grad, q_sqrt),
             gamma,
         )
+        self._adopt(q_mu, q_sqrt, step.q_mu, step.q_sqrt, numbers_of(step))
+
+    def _adopt(
+        self,
+        q_mu: gpflow.Parameter,
+        q_sqrt: gpflow.Parameter,
+        q_mu_new: tf.Tensor,
+        q_sqrt_new: tf.Tensor,
+        numbers: tf.Tensor,
+    ) -> None:
+        """Store the outcome of a step, unless it has to be an exception; count it."""
         checks = []
         if self.positive_definite == "exact":
             # In a tf.function an operation to be run first; otherwise it raises here.
-            check = tf.debugging.Assert(
-                ~tf.reduce_any(step.refused), [_NO_GAUSSIAN.format(q_sqrt.name)]
-            )
+            check = tf.debugging.Assert(numbers[-1] == 0, [_NO_GAUSSIAN.format(q_sqrt.name)])
             checks = [] if check is None else [check]
         with tf.control_dependencies(checks):
-            assign(q_mu, step.q_mu)
-            assign(q_sqrt, step.q_sqrt)
-        flags = tf.stack([step.corrected, step.shortened, step.refused])
-        numbers = tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
+            assign(q_mu, q_mu_new)
+            assign(q_sqrt, q_sqrt_new)
         self._count(numbers, q_mu)
+
+    def propose(
+        self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
+    ) -> SafeStep:
+        """Where a step would lead, without taking it: for steps that are shared out over processes.
+
+        :param q_mu: [M, P]; any part of the latent GPs of a q(u).
+        :param q_sqrt: [P, M, M].
+        :param q_mu_grad: [M, P].
+        :param q_sqrt_grad: [P, M, M], with respect to q_sqrt itself.
+        """
+        step = self._step_function(self.xi_transform, is_diagonal=q_sqrt.shape.rank == 2)
+        return step(q_mu, q_sqrt, q_mu_grad, q_sqrt_grad, self.current_gamma(q_mu.dtype))
+
+    def adopt(
+        self,
+        q_mu: gpflow.Parameter,
+        q_sqrt: gpflow.Parameter,
+        q_mu_new: tf.Tensor,
+        q_sqrt_new: tf.Tensor,
+        numbers: tf.Tensor,
+        finite: tf.Tensor,
+    ) -> None:
+        """Take a step that was proposed; counts and refusals are those of :meth:`apply_gradients`.
+
+        :param q_mu_new: [M, P].
+        :param q_sqrt_new: [P, M, M].
+        :param numbers: :func:`numbers_of` the steps of all its latent GPs.
+        :param finite: whether the gradients were; if not, q(u) stays.
+        """
+
+        def go() -> None:
+            self.refused_in_a_row.assign(0, read_value=False)
+            self._adopt(q_mu, q_sqrt, q_mu_new, q_sqrt_new, numbers)
+
+        tf.cond(finite, go, lambda: self._refuse(q_mu))
+        self.iterations.assign_add(1, read_value=False)
 
     def _step_function(self, xi_transform: XiTransform, *, is_diagonal: bool) -> SafeStepFunction:
         functions = _DIAGONAL if is_diagonal else _FULL
@@ -312,6 +358,12 @@ class NaturalGradient(GPflowNaturalGradient):
                 "xi_transform": deserialize_transform(config["xi_transform"], custom_objects),
             }
         )
+
+
+def numbers_of(step: SafeStep) -> tf.Tensor:
+    """How many of a step's latent GPs were [corrected, shortened, refused]."""
+    flags = tf.stack([step.corrected, step.shortened, step.refused])
+    return tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
 
 
 _NO_GAUSSIAN = (

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class Reducer(Protocol):
-    """Averages gradients over ranks before any optimizer sees them."""
+    """Several processes that add up and agree."""
 
     @property
     def rank(self) -> int:
@@ -19,16 +19,17 @@ class Reducer(Protocol):
     def size(self) -> int:
         """K, the number of processes."""
 
-    def average(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> list[tf.Tensor]:
-        """Average per-example gradients over all ranks.
+    def total(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Add a tensor up over all ranks; every rank receives the same bits."""
 
-        :param gradients: this rank's gradients of its mean loss, any shapes.
-        :param examples: scalar, the number of examples behind them; the weight of this rank.
-        :returns: gradients of the mean loss over all ranks' examples, same order and shapes.
-        """
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Give every rank the values of rank 0."""
 
-    def total(self, sums: tf.Tensor) -> tf.Tensor:
-        """Add a tensor up over all ranks."""
+    def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensors of all ranks, stacked by rank: [K, ...]. All of one shape."""
+
+    def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Of [K, ...], added up over all ranks, the row that is this rank's."""
 
 
 class OneProcess:
@@ -37,10 +38,17 @@ class OneProcess:
     rank = 0
     size = 1
 
-    def average(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> list[tf.Tensor]:
-        """Return the gradients as they are."""
-        return list(gradients)
+    def total(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Return the tensor as it is."""
+        return tensor
 
-    def total(self, sums: tf.Tensor) -> tf.Tensor:
-        """Return the sums as they are."""
-        return sums
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Nothing to do."""
+
+    def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensor alone: [1, ...]."""
+        return tensor[None]
+
+    def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The only row."""
+        return tensor[0]

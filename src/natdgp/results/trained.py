@@ -137,13 +137,11 @@ class TrainedModel:
         self, batch: Mapping[str, tf.Tensor], quantiles: tuple[float, ...]
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mean [n, Q], standard deviation [n, Q] and quantiles [L, n, Q], standardised."""
-        deep_gp, B = self.model.deep_gp, self._batch_size
-        positions = batch["positions"]
+        deep_gp = self.model.deep_gp
         with deep_gp.noise.at(
             stream=Stream.PREDICTION,
-            step=positions[0] // B,
-            rows=positions % B,
-            num_rows=B,
+            first=batch["positions"][0],
+            num_rows=tf.size(batch["positions"]),
             num_samples=deep_gp.samples_per_row(self.record.settings.evaluation.num_samples),
         ):
             f_mean, f_var = deep_gp.predict_f_samples(batch["inputs"])

@@ -33,28 +33,18 @@ def epochs_have_a_length(config: Mapping[str, Any]) -> Iterator[Problem]:
         )
 
 
-def every_slot_has_a_row(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Determined rounds the global batch size down to a multiple of the slots."""
+def slots_share_a_batch(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Determined would round the global batch size down to a multiple of the slots."""
     rows = _at(config, "hyperparameters.global_batch_size")
     slots = _at(config, "resources.slots_per_trial")
-    if isinstance(rows, int) and isinstance(slots, int) and 0 < rows < slots:
+    if isinstance(rows, int) and isinstance(slots, int) and rows > 0 and slots > 0 and rows % slots:
+        fewer, more = rows // slots * slots, (rows // slots + 1) * slots
         yield Problem(
             "hyperparameters.global_batch_size",
             rows,
-            f"must be at least resources.slots_per_trial, {slots}: a row for every slot",
-            "raise global_batch_size or lower slots_per_trial",
-        )
-
-
-def one_slot(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """Until gradients are reduced over slots, several would train a model each."""
-    slots = _at(config, "resources.slots_per_trial")
-    if isinstance(slots, int) and slots > 1:
-        yield Problem(
-            "resources.slots_per_trial",
-            slots,
-            "several slots are not supported yet: gradients are not reduced over them",
-            "set it to 1",
+            f"must be a multiple of resources.slots_per_trial, {slots}, as slots share a batch "
+            "evenly",
+            f"use {fewer} or {more}" if fewer else f"use {more}, or fewer slots",
         )
 
 
@@ -78,8 +68,7 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
 
 CHECKS: Final[tuple[Check, ...]] = (
     epochs_have_a_length,
-    every_slot_has_a_row,
-    one_slot,
+    slots_share_a_batch,
     image_has_tensorflow,
 )
 

@@ -142,7 +142,7 @@ class Optimizations(Section):
     tensor_fusion_cycle_time: Any = None
     auto_tune_tensor_fusion: Any = None
 
-    @field_validator("aggregation_frequency", "gradient_compression", "mixed_precision")
+    @field_validator("gradient_compression", "mixed_precision")
     @classmethod
     def _not_supported(cls, value: Any, info: Any) -> Any:
         default = cls.model_fields[info.field_name].default

@@ -178,12 +178,17 @@ class NaturalGradientSettings(Frozen):
     """Step length at step 0; by default gamma itself, that is, no ramp."""
     ramp_steps: NonNegativeInt = 0
     """Steps over which gamma rises from gamma_initial, linearly in its logarithm."""
-    positive_definite: Literal["exact", "guaranteed", "fallback"] = "fallback"
+    positive_definite: Literal["exact", "guaranteed", "fallback"] | None = None
     """What to do where the exact step leads to no Gaussian: `exact` ends the trial, `fallback`
-    takes the guaranteed step there, `guaranteed` takes it always."""
+    takes the guaranteed step there, `guaranteed` takes it always; by default `fallback` for the
+    last layer and `guaranteed` for inner ones, whose loss is not convex (docs/cold_start.md)."""
     max_kl: PositiveFloat | None = None
     """Trust region: a step whose KL(new q || old q) would be larger is shortened, for each latent
     GP; by default steps are not bounded."""
+
+    placement: Literal["replicated", "sharded"] = "replicated"
+    """On several slots, whether each takes every step (`replicated`), or the latent GPs are shared
+    out among the slots (`sharded`); batches that are aggregated are always stepped by all."""
 
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:
@@ -264,7 +269,7 @@ class EvaluationSettings(Frozen):
     num_samples: PositiveInt = 20
     """S, Monte-Carlo samples of the predictive density per row; one-layer models need only 1."""
     batch_size: PositiveInt = 4096
-    """Rows evaluated at once over all slots. It bounds memory; another size draws other samples."""
+    """Rows evaluated at once over all slots. It bounds memory and changes no figure."""
 
 
 class Settings(Frozen):

@@ -1,16 +1,21 @@
 """The training model: its step, what it reports, and its schedules."""
 
+from natdgp.training.aggregation import Aggregation
 from natdgp.training.builder import build_optimizers, build_training_model
 from natdgp.training.diagnosis import explain_breakdown
+from natdgp.training.drift import Drift, check_drift
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
 from natdgp.training.wrapper import NatGradWrapper
 
 __all__ = [
+    "Aggregation",
+    "Drift",
     "NatGradModel",
     "NatGradWrapper",
     "build_optimizers",
     "build_training_model",
+    "check_drift",
     "explain_breakdown",
     "gamma_at",
     "learning_rate_at",

@@ -9,10 +9,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from natdgp.data import Numbers
-from natdgp.models import TaskShape, build_deep_gp
+from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import Reducer
+from natdgp.parallel import OneProcess, Reducer
 from natdgp.settings import Settings
+from natdgp.training.aggregation import Aggregation
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at
 
@@ -25,6 +26,7 @@ def build_training_model(
     seed: int,
     X: Numbers | None = None,
     reducer: Reducer | None = None,
+    aggregation: Aggregation | None = None,
 ) -> NatGradModel:
     """Build the model, not yet compiled.
 
@@ -33,18 +35,39 @@ def build_training_model(
     :param y_std: [Q], the standard deviations that targets were divided by.
     :param seed: the trial's seed.
     :param X: [N, D] standardised training inputs; None for a shell to be filled from a checkpoint.
-    :param reducer: averages gradients over ranks; by default this process is alone.
+    :param reducer: adds up over ranks; by default this process is alone. Rank 0 gives the others
+        its initial values, so that only it needs X.
+    :param aggregation: how many batches make a step of the optimizers; by default one.
+    :raises TooFewRows: on all ranks, if rank 0 has fewer distinct rows than inducing points.
     """
-    return NatGradModel(
-        build_deep_gp(settings.model, shape, seed=seed, X=X),
+    reducer = reducer or OneProcess()
+    model = NatGradModel(
+        _build_on_all_ranks(settings, shape, seed, X, reducer),
         natgrad_layers=settings.natural_gradient_layers,
-        global_batch_size=settings.global_batch_size,
-        evaluation_batch_size=settings.evaluation.batch_size,
         num_samples=settings.model.num_samples,
         evaluation_samples=settings.evaluation.num_samples,
         y_std=y_std,
         reducer=reducer,
+        aggregation=aggregation,
+        shards_steps=settings.natural_gradient.placement == "sharded",
     )
+    reducer.broadcast(model.variables)
+    return model
+
+
+def _build_on_all_ranks(
+    settings: Settings, shape: TaskShape, seed: int, X: Numbers | None, reducer: Reducer
+) -> DeepGP:
+    """A rank that raised alone would leave the others waiting for it."""
+    deep_gp, error = None, None
+    try:
+        deep_gp = build_deep_gp(settings.model, shape, seed=seed, X=X)
+    except TooFewRows as raised:
+        error = raised
+    failed = reducer.total(tf.constant(0.0 if error is None else 1.0))
+    if deep_gp is None or float(failed) > 0:
+        raise error or TooFewRows("rank 0 has fewer distinct rows than inducing points")
+    return deep_gp
 
 
 def build_optimizers(
@@ -68,7 +91,8 @@ def build_optimizers(
                 trainable=False,
                 name=f"gamma_{layer.name}",
             ),
-            positive_definite=chosen.positive_definite,
+            positive_definite=chosen.positive_definite
+            or ("fallback" if layer is model.deep_gp.f_layers[-1] else "guaranteed"),
             max_kl=chosen.max_kl,
         )
         for layer in model.natgrad_layers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import gpflux
 import numpy as np
@@ -10,13 +10,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from natdgp.models import DeepGP, Stream
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel import OneProcess, Reducer, packed_sum, unpacked_means
+from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.natural_steps import (
     other_variables,
     step_naturally,
     variational_parameters,
 )
 from natdgp.training.predictive import Predictive, PredictiveSums
+from natdgp.training.sharded_steps import ShardedSteps
 
 Batch = Mapping[str, tf.Tensor]
 """`inputs` [n, D] and `targets` [n, Q], standardised, and `positions` [n], the rows' places in the
@@ -35,34 +37,39 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         deep_gp: DeepGP,
         *,
         natgrad_layers: Sequence[int],
-        global_batch_size: int,
-        evaluation_batch_size: int,
         num_samples: int,
         evaluation_samples: int,
         y_std: npt.NDArray[np.float64],
         reducer: Reducer | None = None,
+        aggregation: Aggregation | None = None,
+        shards_steps: bool = False,
     ) -> None:
         """:param deep_gp: the model to train.
         :param natgrad_layers: indices of the layers whose q(u) natural gradients train.
-        :param global_batch_size: B, rows of a training step over all ranks.
-        :param evaluation_batch_size: rows of an evaluation step over all ranks.
         :param num_samples: S in training.
         :param evaluation_samples: S in evaluation.
         :param y_std: [Q], the standard deviations that targets were divided by.
-        :param reducer: averages gradients over ranks; by default this process is alone.
+        :param reducer: adds up over ranks; by default this process is alone.
+        :param aggregation: how many batches make a step of the optimizers; by default one.
+        :param shards_steps: whether ranks share the natural-gradient steps out among them, instead
+            of taking all of them each.
         """
         outputs = deep_gp.call(deep_gp.inputs, deep_gp.targets)
         super().__init__([deep_gp.inputs, deep_gp.targets], outputs)
         self.deep_gp = deep_gp
         self.natgrad_layers = [deep_gp.f_layers[index] for index in natgrad_layers]
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        self._global_batch_size = global_batch_size
-        self._evaluation_batch_size = evaluation_batch_size
         self._num_samples = deep_gp.samples_per_row(num_samples)
         self._evaluation_samples = deep_gp.samples_per_row(evaluation_samples)
         self._log_volume = float(np.sum(np.log(y_std)))
-        self._reducer = reducer or OneProcess()
-        self._predictive_sums = PredictiveSums(deep_gp, y_std, self._reducer.total)
+        self.reducer = reducer or OneProcess()
+        """What adds up over ranks."""
+        self.aggregator: Aggregator | None = None
+        """What is kept of several batches that make one step, if several do."""
+        if aggregation is not None and aggregation.frequency > 1:
+            self.aggregator = Aggregator(aggregation, self.trainable_variables, self.reducer)
+        self._shards_steps = shards_steps and self.reducer.size > 1
+        self._predictive_sums = PredictiveSums(deep_gp, y_std, self.reducer.total)
 
     @property
     def predictive(self) -> Predictive:
@@ -80,14 +87,14 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             y, nats), the step lengths that were used, and how many natural-gradient steps of
             single latent GPs were taken, corrected, shortened and refused so far.
         """
-        S, B = self._num_samples, self._global_batch_size
+        S = self._num_samples
+        examples = tf.shape(data["inputs"])[0]
         Y = tf.tile(data["targets"], [S, 1])
         with (
             self.deep_gp.noise.at(
                 stream=Stream.TRAINING,
-                step=self.step,
-                rows=data["positions"] % B,
-                num_rows=B,
+                first=data["positions"][0],
+                num_rows=examples,
                 num_samples=S,
             ),
             tf.GradientTape() as tape,
@@ -98,11 +105,26 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         q_vars = [p.unconstrained_variable for p in variational_parameters(self.natgrad_layers)]
         others = self.other_variables()
         gradients = tape.gradient(loss, q_vars + others)
-        gradients = self._reducer.average(gradients, tf.shape(data["inputs"])[0])
-
         used = self._step_lengths()
-        step_naturally(self.natgrad_layers, self.natgrad_optimizers, gradients[: len(q_vars)])
-        self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
+
+        def step(gradients: Sequence[tf.Tensor]) -> None:
+            step_naturally(self.natgrad_layers, self.natgrad_optimizers, gradients[: len(q_vars)])
+            self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
+
+        if self.aggregator is not None:
+            (loss,), _ = self._averaged([loss], examples)
+            self._aggregate(self.aggregator, gradients, examples, step)
+        elif self._shards_steps:
+            (*means, loss), all_examples = self._averaged(
+                [*gradients[len(q_vars) :], loss], examples
+            )
+            weight = tf.cast(examples, loss.dtype)
+            sharded = ShardedSteps(self.natgrad_layers, self.natgrad_optimizers, self.reducer)
+            sharded.step([one * weight for one in gradients[: len(q_vars)]], all_examples)
+            self.optimizer.apply_gradients(zip(means, others, strict=True))
+        else:
+            (*gradients, loss), _ = self._averaged([*gradients, loss], examples)
+            step(gradients)
         self.step.assign_add(1)
         return {
             "loss": loss,
@@ -111,16 +133,38 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             **self._step_counts(),
         }
 
+    def _averaged(
+        self, means: Sequence[tf.Tensor], examples: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Means over all ranks' examples, by one collective, and the number of these examples."""
+        if self.reducer.size == 1:
+            return list(means), examples
+        vector = self.reducer.total(packed_sum(means, examples))
+        return unpacked_means(vector, means), vector[-1]
+
+    def _aggregate(
+        self,
+        aggregator: Aggregator,
+        gradients: Sequence[tf.Tensor],
+        examples: tf.Tensor,
+        step: Callable[[Sequence[tf.Tensor]], None],
+    ) -> None:
+        """Keep this batch's gradients, and step with all that were kept when it is time."""
+        aggregator.add(gradients, examples)
+        tf.cond(
+            aggregator.is_complete(self.step),
+            lambda: step(aggregator.take(gradients)),
+            lambda: None,
+        )
+
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Add one batch to the figures and return them so far; see :class:`PredictiveSums`."""
-        S, B = self._evaluation_samples, self._evaluation_batch_size
         positions, Y = data["positions"], data["targets"]
         with self.deep_gp.noise.at(
             stream=Stream.EVALUATION,
-            step=positions[0] // B,
-            rows=positions % B,
-            num_rows=B,
-            num_samples=S,
+            first=tf.reduce_sum(positions[:1]),  # a batch may have no rows
+            num_rows=tf.size(positions),
+            num_samples=self._evaluation_samples,
         ):
             mean, var = self.deep_gp.predict_f_samples(data["inputs"])
             self._predictive_sums.update_state(mean, var, Y)

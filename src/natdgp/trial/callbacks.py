@@ -8,7 +8,7 @@ import tensorflow as tf
 from determined.keras import callbacks as determined_callbacks
 
 from natdgp.settings import LARGER_IS_BETTER, PerEpochSchedule, Settings
-from natdgp.training import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training import check_drift, gamma_at, learning_rate_at, learning_rate_in_epoch
 
 
 class StepLengthSchedule(tf.keras.callbacks.Callback):
@@ -29,6 +29,17 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
             optimizer.gamma.assign(gamma)
         if self._moves_rate:
             self.model.optimizer.learning_rate.assign(learning_rate_at(self._settings.adam, step))
+
+
+class DriftCheck(tf.keras.callbacks.Callback):
+    """Compares the parameters of all ranks every so many steps; on one rank it does nothing."""
+
+    EVERY = 100
+    """Steps between comparisons, each of which reads all parameters once."""
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if int(self.model.step) % self.EVERY == 0:
+            check_drift(self.model)
 
 
 class ReduceLROnPlateau(determined_callbacks.ReduceLROnPlateau):
@@ -53,7 +64,7 @@ def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:
 
     Those that watch a validation metric act after each validation, on all ranks alike.
     """
-    callbacks: list[tf.keras.callbacks.Callback] = [StepLengthSchedule(settings)]
+    callbacks: list[tf.keras.callbacks.Callback] = [StepLengthSchedule(settings), DriftCheck()]
     schedule = settings.adam.schedule
     if isinstance(schedule, PerEpochSchedule):
         callbacks.append(

@@ -15,7 +15,7 @@ from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.models.record import ModelRecord
-from natdgp.training import explain_breakdown
+from natdgp.training import check_drift, explain_breakdown
 from natdgp.trial.summaries import SummaryWriter
 
 logger = logging.getLogger("natdgp.trial")
@@ -49,8 +49,10 @@ class DeepGPController(keras.TFKerasTrialController):
             env,
             workloads,
         )
+        self.workloads: workload.Stream
         if self.wlsq is not None and self._validation_is_due():
-            self.workloads: workload.Stream = self._validation_first(self.workloads)
+            self.workloads = self._validation_first(self.workloads)
+        self.workloads = self._ready_to_save(self.workloads)
 
     def _validation_is_due(self) -> bool:
         started = bool(self.wlsq.state.steps_completed > 0)
@@ -58,12 +60,28 @@ class DeepGPController(keras.TFKerasTrialController):
 
     def _validation_first(self, workloads: workload.Stream) -> workload.Stream:
         # A trial that was preempted between a training workload and the validation due after it
-        # would, resumed, train one more batch first and validate one step late ever after.
+        # would, resumed, train one more batch first and validate one step late ever after. Only
+        # the chief has a sequencer; it tells the other ranks what to do and waits for them, as
+        # Determined's own stream of workloads does.
+        distributed = self.context.distributed
         try:
-            yield from self.wlsq.validate(None)
+            for validation, respond in self.wlsq.validate(None):
+                distributed.broadcast(validation)
+                yield validation, respond
+                distributed.gather(None)
         except ShouldExit:
+            distributed.broadcast(None)
             return
         yield from workloads
+
+    def _ready_to_save(self, workloads: workload.Stream) -> workload.Stream:
+        # Determined's loop saves on the chief alone, where nothing can be asked of other ranks.
+        for work, respond in workloads:
+            if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
+                check_drift(self.model)
+                if self.model.aggregator is not None:
+                    self.model.aggregator.gather()
+            yield work, respond
 
     def _create_metric_writer(self) -> tensorboard.BatchMetricWriter:
         # Determined's writer puts every run outside a cluster into the same folder.
@@ -90,6 +108,8 @@ class DeepGPController(keras.TFKerasTrialController):
 
     def _load(self, load_path: Path) -> None:
         super()._load(load_path)
+        if self.model.aggregator is not None:
+            self.model.aggregator.keep_on_one_rank()
         started = self.env.steps_completed
         if int(self.model.step) != started:
             logger.info(
@@ -109,6 +129,11 @@ class DeepGPController(keras.TFKerasTrialController):
                 explain_breakdown(self.model, f"loss is {loss} at step {self.steps_completed}")
             )
         super()._post_train_batch_end(num_inputs, logs)
+
+    def _allreduce_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
+        # Determined averages the figures of all ranks, whatever they weigh. Ours are those of all
+        # rows already, equal on every rank.
+        return logs
 
     def _compute_validation_metrics(self) -> workload.Response:
         response = super()._compute_validation_metrics()

@@ -12,8 +12,9 @@ from determined import keras
 from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
 from natdgp.models import TooFewRows
 from natdgp.models.record import ModelRecord, TaskRecord
+from natdgp.parallel import OneProcess, Reducer
 from natdgp.settings import Settings, SettingsError
-from natdgp.training import build_optimizers, build_training_model
+from natdgp.training import Aggregation, build_optimizers, build_training_model
 from natdgp.trial.callbacks import build_callbacks
 from natdgp.trial.controller import DeepGPController
 
@@ -49,12 +50,15 @@ class DeepGPTrial(keras.TFKerasTrial):
             # Determined reports an InvalidHP to the searcher and drops its message.
             logger.error("%s", error)
             raise det.InvalidHP(str(error)) from error
-        if context.distributed.size > 1:
-            raise NotImplementedError(
-                f"this trial has {context.distributed.size} slots, and natdgp does not reduce "
-                "gradients over slots yet: each would train a model of its own; set "
-                "resources.slots_per_trial: 1"
+        slots, rows = context.distributed.size, self.settings.global_batch_size
+        if rows % slots:
+            # Determined would round it down, and K slots would not train what one does.
+            message = (
+                f"hyperparameters.global_batch_size is {rows}, which {slots} slots cannot share "
+                f"evenly; use {rows // slots * slots} or {(rows // slots + 1) * slots}"
             )
+            logger.error("%s", message)
+            raise det.InvalidHP(message)
 
     @functools.cached_property
     def prepared(self) -> Prepared:
@@ -94,13 +98,21 @@ class DeepGPTrial(keras.TFKerasTrial):
     def build_model(self) -> tf.keras.Model:
         """The model, wrapped and compiled; an empty shell when a checkpoint is being loaded."""
         task = self.record.task
+        reducer = self._reducer()
+        initialises = self._saved_task is None and reducer.rank == 0
+        optimizations = self.context.get_experiment_config()["optimizations"]
         try:
             model = build_training_model(
                 self.settings,
                 task.shape,
                 task.scaling.y_std,
                 seed=self.context.get_trial_seed(),
-                X=self.prepared.train.X if self._saved_task is None else None,
+                X=self.prepared.train.X if initialises else None,
+                reducer=reducer,
+                aggregation=Aggregation(
+                    optimizations["aggregation_frequency"],
+                    optimizations["average_aggregated_gradients"],
+                ),
             )
         except TooFewRows as error:
             logger.error("%s", error)
@@ -109,6 +121,13 @@ class DeepGPTrial(keras.TFKerasTrial):
         wrapped = self.context.wrap_model(model)
         wrapped.compile(optimizer=optimizers)
         return wrapped
+
+    def _reducer(self) -> Reducer:
+        if self.context.distributed.size == 1:
+            return OneProcess()
+        from natdgp.parallel.horovod import HorovodReducer  # only where Horovod is there
+
+        return HorovodReducer()
 
     def keras_callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """Schedules and stopping rules, as the settings say."""

@@ -49,13 +49,11 @@ def assert_same(some: list[Batch], others: list[Batch]) -> None:
 
 
 def together(shards: list[list[Batch]]) -> list[Batch]:
-    """The batches of all shards, step by step, in order of position."""
-    merged = []
-    for step in zip(*shards, strict=True):
-        whole = {name: np.concatenate([batch[name] for batch in step]) for name in step[0]}
-        by_position = np.argsort(whole["positions"])
-        merged.append({name: values[by_position] for name, values in whole.items()})
-    return merged
+    """The batches of all shards, step by step, one shard's rows after the other's."""
+    return [
+        {name: np.concatenate([batch[name] for batch in step]) for name in step[0]}
+        for step in zip(*shards, strict=True)
+    ]
 
 
 @settings(max_examples=25, deadline=None)
@@ -107,6 +105,20 @@ def test_shards_together_give_the_batch_of_one(num_shards: int, num_rows: int) -
     assert_same(together(shards), training(num_rows, 12, 6, start=3))
 
 
+def test_a_shard_has_a_block_of_consecutive_positions() -> None:
+    for rank in range(3):
+        batches = training(30, 12, 4, start=5, num_shards=3, wrap=shard(3, rank))
+        for step, batch in enumerate(batches, start=5):
+            first = 12 * step + 4 * rank
+            np.testing.assert_array_equal(batch["positions"], np.arange(first, first + 4))
+
+
+def test_a_far_step_is_reached_at_once_by_every_shard() -> None:
+    for rank in range(2):
+        (batch,) = training(30, 8, 1, start=10**12, num_shards=2, wrap=shard(2, rank))
+        assert batch["positions"][0] == 8 * 10**12 + 4 * rank
+
+
 def test_batches_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="global_batch_size 10 is not a multiple of 4 slots"):
         training(30, 10, 1, num_shards=4)
@@ -144,25 +156,68 @@ def test_repeating_changes_nothing() -> None:
     assert_same(take(dataset.repeat(), 10), take(dataset, 10))
 
 
-@pytest.mark.parametrize("num_shards", [1, 2, 3, 4, 13])
-def test_evaluation_covers_each_row_once_over_all_shards(num_shards: int) -> None:
-    shards = [
+def evaluations(num_rows: int, batch: int, num_shards: int) -> list[list[Batch]]:
+    """The batches of every shard."""
+    return [
         take(
             evaluation_dataset(
-                numbered(11),
-                global_batch_size=8,
+                numbered(num_rows),
+                global_batch_size=batch,
                 num_shards=num_shards,
                 wrap=shard(num_shards, rank),
             ),
-            100,
+            1000,
         )
         for rank in range(num_shards)
     ]
-    assert sorted(row for batches in shards for row in order(batches)) == list(range(11))
-    for batch in itertools.chain(*shards):
-        assert 1 <= len(batch["positions"]) <= max(1, 8 // num_shards)
-        np.testing.assert_array_equal(batch["inputs"][:, 0], batch["positions"])
-        np.testing.assert_array_equal(batch["targets"][:, 0], 10 * batch["positions"])
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "batch", "num_shards"),
+    [
+        (203, 16, 1),
+        (203, 16, 2),
+        (203, 16, 4),
+        (203, 18, 4),  # 4 rows a shard: 18 is no multiple
+        (192, 16, 4),  # the last batches are whole
+        (3, 16, 4),
+        (3, 4, 4),
+        (11, 8, 13),  # less than a row a shard
+        (11, 8, 3),
+    ],
+)
+def test_evaluation_covers_each_row_once_over_all_shards(
+    num_rows: int, batch: int, num_shards: int
+) -> None:
+    shards = evaluations(num_rows, batch, num_shards)
+    for batches in shards:
+        rows = order(batches)
+        assert rows == sorted(rows)
+        assert len(batches) == len(shards[0])
+    assert order(together(shards)) == list(range(num_rows))
+    for part in itertools.chain(*shards):
+        assert len(part["positions"]) <= max(1, batch // num_shards)
+        assert part["inputs"].shape == (len(part["positions"]), 2)
+        assert part["targets"].shape == (len(part["positions"]), 1)
+        assert part["positions"].dtype == np.int64
+        np.testing.assert_array_equal(part["inputs"][:, 0], part["positions"])
+        np.testing.assert_array_equal(part["targets"][:, 0], 10 * part["positions"])
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "num_shards", "sizes"),
+    [
+        (203, 1, [[16] * 12 + [11]]),
+        (203, 2, [[8] * 13, [8] * 12 + [3]]),
+        (203, 4, [[4] * 13, [4] * 13, [4] * 12 + [3], [4] * 12 + [0]]),
+        (3, 4, [[3], [0], [0], [0]]),
+    ],
+)
+def test_only_the_last_evaluation_batches_have_fewer_rows_or_none(
+    num_rows: int, num_shards: int, sizes: list[list[int]]
+) -> None:
+    shards = evaluations(num_rows, 16, num_shards)
+    assert [[len(part["positions"]) for part in batches] for batches in shards] == sizes
 
 
 def test_evaluation_is_in_order_and_its_last_batch_smaller() -> None:

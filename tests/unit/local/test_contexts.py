@@ -15,8 +15,10 @@ from natdgp.local.contexts import (
     LocalSearcherContext,
     LocalTrainContext,
     SignalPreemptContext,
+    following_core_context,
     local_core_context,
 )
+from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import VALIDATION, Journal
 from natdgp.models.record import FILE_NAME
@@ -236,6 +238,69 @@ def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> No
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+class Rank(DummyDistributedContext):
+    """One of two, without the other."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.rank, self.size = rank, 2
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_signal_to_any_rank_asks_rank_0_to_end(tmp_path: Path, asked: int) -> None:
+    exchange = Exchange(tmp_path)
+    ranks = [SignalPreemptContext(Rank(rank), exchange) for rank in (0, 1)]
+    ranks[0].start()
+    assert not ranks[0].should_preempt()
+    ranks[asked]._ask(signal.SIGTERM, None)
+    assert ranks[0].should_preempt()
+    assert ranks[0].signal is signal.SIGTERM
+    ranks[0].close()
+
+
+def test_only_rank_0_says_that_it_heeds_requests(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path)
+    first, second = (SignalPreemptContext(Rank(rank), exchange) for rank in (0, 1))
+    second.start()
+    assert not exchange.heeds
+    first.start()
+    assert exchange.heeds
+    second.close()
+    assert exchange.heeds
+    first.close()
+    assert not exchange.heeds
+
+
+def test_the_command_asks_through_the_exchange(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path)
+    context = SignalPreemptContext(Rank(0), exchange)
+    context.start()
+    exchange.ask_to_end(signal.SIGINT)
+    assert context.should_preempt()
+    assert context.signal is signal.SIGINT
+    context.close()
+
+
+def test_a_following_rank_reads_checkpoints_and_writes_nothing(folder: RunFolder) -> None:
+    _save(LocalCheckpointContext(folder, _journal(folder), 1, 1), 4)
+    before = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
+    distributed = Rank(1)
+    context = following_core_context(
+        folder,
+        max_length={"batches": 4},
+        distributed=distributed,
+        exchange=Exchange(folder.root.parent),
+    )
+    with context.checkpoint.restore_path("step-00000004") as path:
+        assert path == folder.checkpoint(4).path
+    context.train.upload_tensorboard_files()
+    context.train.set_status("training")
+    assert context.train.get_tensorboard_path() == folder.tensorboard
+    assert context.distributed is distributed
+    assert not isinstance(context.checkpoint, LocalCheckpointContext)
+    assert {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")} == before
 
 
 def test_handlers_are_restored_after_a_run_without_signals() -> None:

@@ -11,8 +11,7 @@ from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
 from natdgp.settings import ModelSettings
 from tests.conftest import FloatArray
 
-B = 9
-ROWS = [1, 4, 8, 0, 2]
+FIRST, NUM_ROWS = 3, 5
 
 
 def _rows(num_rows: int = 50) -> FloatArray:
@@ -21,7 +20,7 @@ def _rows(num_rows: int = 50) -> FloatArray:
 
 @pytest.fixture
 def X() -> tf.Tensor:
-    return tf.constant(_rows()[: len(ROWS)])
+    return tf.constant(_rows()[:NUM_ROWS])
 
 
 def _build(layers: int, output_dim: int = 2) -> DeepGP:
@@ -39,13 +38,9 @@ def _build(layers: int, output_dim: int = 2) -> DeepGP:
     return deep_gp
 
 
-def _at(deep_gp: DeepGP, num_samples: int, *, step: int = 3) -> Any:
+def _at(deep_gp: DeepGP, num_samples: int, *, first: int = FIRST, num_rows: int = NUM_ROWS) -> Any:
     return deep_gp.noise.at(
-        stream=Stream.TRAINING,
-        step=step,
-        rows=tf.constant(ROWS, tf.int64),
-        num_rows=B,
-        num_samples=num_samples,
+        stream=Stream.TRAINING, first=first, num_rows=num_rows, num_samples=num_samples
     )
 
 
@@ -95,18 +90,31 @@ def test_the_first_layer_is_evaluated_once_for_all_samples(
         monkeypatch.setattr(layer, "predict", predict)
     with _at(deep_gp, num_samples):
         deep_gp.predict_f_samples(X)
-    n = len(ROWS)
-    assert seen == [n, num_samples * n, num_samples * n]
+    assert seen == [NUM_ROWS, num_samples * NUM_ROWS, num_samples * NUM_ROWS]
 
 
-def test_samples_change_with_the_step_and_only_with_it(X: tf.Tensor) -> None:
+def test_samples_change_with_the_position_and_only_with_it(X: tf.Tensor) -> None:
     deep_gp = _build(2)
     means = []
-    for step in (3, 3, 4):
-        with _at(deep_gp, 2, step=step):
+    for first in (3, 3, 4):
+        with _at(deep_gp, 2, first=first):
             means.append(deep_gp.predict_f_samples(X)[0].numpy())
     np.testing.assert_array_equal(means[0], means[1])
     assert np.all(means[0] != means[2])
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_samples_of_a_batch_are_those_of_its_parts(X: tf.Tensor, layers: int) -> None:
+    deep_gp = _build(layers)
+    with _at(deep_gp, 3):
+        whole = deep_gp.predict_f_samples(X)
+    parts = []
+    for start, stop in ((0, 2), (2, NUM_ROWS)):
+        with _at(deep_gp, 3, first=FIRST + start, num_rows=stop - start):
+            parts.append(deep_gp.predict_f_samples(X[start:stop]))
+    for expected, *pieces in zip(whole, *parts, strict=True):
+        # The same operations on fewer rows: rounding.
+        np.testing.assert_allclose(np.concatenate(pieces, axis=1), expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("layers", "drawn"), [(1, 1), (2, 20), (3, 20)])
@@ -119,14 +127,14 @@ def test_predictions_are_S_by_n_by_Q(X: tf.Tensor, layers: int, num_samples: int
     deep_gp = _build(layers)
     with _at(deep_gp, num_samples):
         mean, var = deep_gp.predict_f_samples(X)
-    assert mean.shape == var.shape == (num_samples, len(ROWS), 2)
+    assert mean.shape == var.shape == (num_samples, NUM_ROWS, 2)
     assert np.all(var > 0)
 
 
 def test_predictions_outside_of_a_draw_are_one_repeatable_sample(X: tf.Tensor) -> None:
     deep_gp = _build(2)
     one, same = (deep_gp.predict_f_samples(X)[0] for _ in range(2))
-    assert one.shape == (1, len(ROWS), 2)
+    assert one.shape == (1, NUM_ROWS, 2)
     np.testing.assert_array_equal(one, same)
 
 

@@ -123,15 +123,12 @@ def test_one_layer_predicts_as_worked_out_by_hand(shallow: TrainedModel) -> None
 
 def _mixture(trained: TrainedModel, X: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Mean and variance of f, [S, n, Q], under the noise of prediction, all rows in one batch."""
-    B, S = trained.record.settings.evaluation.batch_size, 5
     deep_gp = trained.model.deep_gp
-    rows = tf.range(len(X), dtype=tf.int64)
     with deep_gp.noise.at(
         stream=Stream.PREDICTION,
-        step=tf.constant(0, tf.int64),
-        rows=rows,
-        num_rows=B,
-        num_samples=deep_gp.samples_per_row(S),
+        first=0,
+        num_rows=len(X),
+        num_samples=deep_gp.samples_per_row(5),
     ):
         mean, var = deep_gp.predict_f_samples(tf.constant(SCALING.scale_x(X)))
     return mean.numpy(), var.numpy()

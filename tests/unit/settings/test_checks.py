@@ -6,9 +6,8 @@ import pytest
 
 from natdgp.settings.checks import (
     epochs_have_a_length,
-    every_slot_has_a_row,
     image_has_tensorflow,
-    one_slot,
+    slots_share_a_batch,
 )
 
 
@@ -32,20 +31,41 @@ def test_batches_need_no_records_per_epoch() -> None:
     assert not list(epochs_have_a_length({"searcher": {"max_length": {"batches": 3}}}))
 
 
-@pytest.mark.parametrize(
-    ("rows", "slots", "wrong"), [(3, 4, True), (4, 4, False), (8, None, False)]
-)
-def test_a_batch_has_a_row_for_every_slot(rows: int, slots: int | None, wrong: bool) -> None:
-    config = {
+def _shared(rows: Any, slots: Any) -> dict[str, Any]:
+    return {
         "hyperparameters": {"global_batch_size": rows},
         "resources": {} if slots is None else {"slots_per_trial": slots},
     }
-    assert len(list(every_slot_has_a_row(config))) == wrong
 
 
-@pytest.mark.parametrize(("slots", "wrong"), [(2, True), (1, False), (None, False)])
-def test_several_slots_are_refused_by_name(slots: int | None, wrong: bool) -> None:
-    assert len(list(one_slot({"resources": {"slots_per_trial": slots}}))) == wrong
+@pytest.mark.parametrize(("rows", "slots"), [(8, None), (8, 1), (4, 4), (12, 4), (64, 2)])
+def test_slots_may_share_a_batch_evenly(rows: int, slots: int | None) -> None:
+    assert not list(slots_share_a_batch(_shared(rows, slots)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots", "remedy"),
+    [
+        (10, 4, "use 8 or 12"),
+        (64, 3, "use 63 or 66"),
+        (5, 4, "use 4 or 8"),
+        (3, 4, "use 4, or fewer slots"),
+    ],
+)
+def test_slots_that_cannot_share_a_batch_are_told_what_they_can(
+    rows: int, slots: int, remedy: str
+) -> None:
+    (problem,) = slots_share_a_batch(_shared(rows, slots))
+    assert (problem.path, problem.received) == ("hyperparameters.global_batch_size", rows)
+    assert f"a multiple of resources.slots_per_trial, {slots}," in problem.message
+    assert problem.remedy == remedy
+
+
+@pytest.mark.parametrize(
+    ("rows", "slots"), [(0, 4), (-3, 4), (1.5, 4), ("10", 4), (10, 0), (10, -4), (10, "4")]
+)
+def test_sizes_that_are_wrong_in_themselves_are_left_to_others(rows: Any, slots: Any) -> None:
+    assert not list(slots_share_a_batch(_shared(rows, slots)))
 
 
 @pytest.mark.parametrize(
@@ -72,4 +92,4 @@ def test_an_image_of_ones_own_is_trusted(image: Any) -> None:
 def test_checks_leave_values_that_are_wrong_in_themselves_to_others() -> None:
     config: dict[str, Any] = {"searcher": 3, "hyperparameters": "x", "resources": []}
     assert not list(epochs_have_a_length(config))
-    assert not list(every_slot_has_a_row(config))
+    assert not list(slots_share_a_batch(config))

@@ -191,10 +191,6 @@ BROKEN = """
 +   slot_per_trial: 2  # HERE
 = resources.slot_per_trial: did you mean slots_per_trial?
 
--   slots_per_trial: 1
-+   slots_per_trial: 2  # HERE
-= resources.slots_per_trial: several slots are not supported yet
-
 - environment:
 -   image: determinedai/tensorflow-ngc:0.38.1
 = environment.image: determinedai/pytorch-ngc:0.38.1, has no TensorFlow
@@ -232,8 +228,12 @@ BROKEN = """
 = optimizations.mixed_precision: mixed_precision is not supported; only its default, O0
 
 + optimizations:
-+   aggregation_frequency: 4  # HERE
-= optimizations.aggregation_frequency: aggregation_frequency is not supported
++   aggregation_frequency: 0  # HERE
+= optimizations.aggregation_frequency: must be a whole number above 0
+
++ optimizations:
++   average_aggregated_gradients: maybe  # HERE
+= optimizations.average_aggregated_gradients: must be true or false
 
 + optimizations:
 +   aggregation_frequencies: 4  # HERE
@@ -393,12 +393,29 @@ def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path
     assert [(problem.path, problem.line) for problem in found] == [
         ("name", None),
         ("environment.image", 3),
-        ("resources.slots_per_trial", 5),
         ("searcher.metric", 8),
         ("data.source", 11),
         ("hyperparameters.global_batch_size", 14),
         ("hyperparameters.model.layrs", 16),
     ]
+
+
+def test_several_slots_share_a_batch_that_is_their_multiple(tmp_path: Path) -> None:
+    text = VALID.replace("slots_per_trial: 1", "slots_per_trial: 4")
+    assert read_experiment(write(tmp_path, text)).config["resources"] == {"slots_per_trial": 4}
+    text = VALID.replace("slots_per_trial: 1", "slots_per_trial: 3")
+    (problem,) = problems_of(write(tmp_path, text))
+    assert (problem.path, problem.line) == ("hyperparameters.global_batch_size", 15)
+    assert problem.remedy == "use 63 or 66"
+
+
+def test_gradients_may_be_aggregated_over_batches(tmp_path: Path) -> None:
+    text = (
+        VALID + "optimizations: {aggregation_frequency: 4, average_aggregated_gradients: false}\n"
+    )
+    optimizations = read_experiment(write(tmp_path, text)).config["optimizations"]
+    assert optimizations["aggregation_frequency"] == 4
+    assert optimizations["average_aggregated_gradients"] is False
 
 
 def test_a_search_hides_no_other_problem_and_makes_none(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models import TaskShape
+from natdgp.models import TaskShape, TooFewRows
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import OneProcess
+from natdgp.parallel import OneProcess, Reducer
 from natdgp.settings import (
     AdamSettings,
     EvaluationSettings,
@@ -18,8 +19,9 @@ from natdgp.settings import (
     Settings,
     TableSettings,
 )
-from natdgp.training import NatGradModel, build_optimizers, build_training_model
+from natdgp.training import Aggregation, NatGradModel, build_optimizers, build_training_model
 from tests.conftest import FloatArray
+from tests.unit.training.ranks import together
 
 N = 30
 SHAPE = TaskShape(N, 3, 1)
@@ -68,36 +70,101 @@ def test_layers_with_natural_gradients_are_those_of_the_settings(
     assert all(isinstance(one, NaturalGradient) for one in model.natgrad_optimizers)
 
 
-def test_sizes_and_samples_reach_the_steps() -> None:
+def test_samples_and_places_of_rows_reach_the_steps() -> None:
     model = _build(_settings({"num_samples": 4}), _rows())
-    draws: list[tuple[int, int]] = []
+    draws: list[tuple[int, int, int]] = []
     at = model.deep_gp.noise.at
 
     def record(**draw: Any) -> Any:
-        draws.append((draw["num_rows"], draw["num_samples"]))
+        draws.append((int(draw["first"]), int(draw["num_rows"]), draw["num_samples"]))
         return at(**draw)
 
+    batch = {**_batch(_rows()), "positions": tf.range(20, 26, dtype=tf.int64)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(model.deep_gp.noise, "at", record)
-        metrics = model.train_step(_batch(_rows()))
-        model.test_step(_batch(_rows()))
-    assert draws == [(10, 4), (6, 2)]
+        metrics = model.train_step(batch)
+        model.test_step(batch)
+    assert draws == [(20, 6, 4), (20, 6, 2)]
     assert float(metrics["elbo_per_datum"]) == pytest.approx(
         -float(metrics["loss"]) - np.log(2.0), rel=1e-12
     )
 
 
-def test_the_reducer_given_is_the_one_that_averages() -> None:
+def test_the_reducer_given_is_the_one_that_adds_up() -> None:
     class Counts(OneProcess):
+        size = 2
         calls = 0
 
-        def average(self, gradients: Any, examples: tf.Tensor) -> list[tf.Tensor]:
+        def total(self, tensor: tf.Tensor) -> tf.Tensor:
             self.calls += 1
-            return super().average(gradients, examples)
+            return 2 * tensor
+
+        def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+            self.variables = variables
 
     reducer = Counts()
-    _build(_settings(), _rows(), reducer=reducer).train_step(_batch(_rows()))
-    assert reducer.calls == 1
+    model = _build(_settings(), _rows(), reducer=reducer)
+    assert model.reducer is reducer
+    assert {id(variable) for variable in reducer.variables} == {id(v) for v in model.variables}
+    built = reducer.calls
+    model.train_step(_batch(_rows()))
+    assert reducer.calls == built + 1
+    model.test_step(_batch(_rows()))
+    assert reducer.calls == built + 2
+
+
+def test_one_process_is_alone_by_default() -> None:
+    assert isinstance(_build(_settings()).reducer, OneProcess)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_ranks_begin_with_the_values_of_rank_0(dtype: str) -> None:
+    # A width below D: principal components are among the values.
+    settings = _settings({"hidden_width": 2, "dtype": dtype})
+
+    def build(reducer: Reducer) -> NatGradModel:
+        model = _build(settings, _rows(dtype) if reducer.rank == 0 else None, reducer=reducer)
+        model.reducer = OneProcess()
+        return model
+
+    chief, *others = together(3, build)
+    alone, shell = _build(settings, _rows(dtype)), _build(settings)
+
+    def inner(model: NatGradModel) -> FloatArray:
+        return np.asarray(model.deep_gp.f_layers[0].predict(_rows(dtype))[0])
+
+    assert np.all(inner(shell) != inner(alone))  # different before
+    for model in (chief, *others):
+        for variable, other in zip(model.variables, alone.variables, strict=True):
+            np.testing.assert_array_equal(variable.numpy(), other.numpy(), err_msg=variable.name)
+        np.testing.assert_array_equal(inner(model), inner(alone))
+
+
+def test_too_few_rows_are_told_on_all_ranks() -> None:
+    """Only rank 0 can see it; a rank that went on alone would wait for it for ever."""
+    settings = _settings({"inducing_points": N + 1})
+
+    def build(reducer: Reducer) -> str:
+        X = _rows() if reducer.rank == 0 else None
+        with pytest.raises(TooFewRows) as raised:
+            _build(settings, X, reducer=reducer)
+        return str(raised.value)
+
+    chief, *others = together(3, build)
+    assert str(N + 1) in chief
+    assert others == ["rank 0 has fewer distinct rows than inducing points"] * 2
+
+
+@pytest.mark.parametrize("aggregation", [None, Aggregation(), Aggregation(3)])
+def test_gradients_are_aggregated_as_asked(aggregation: Aggregation | None) -> None:
+    model = _build(_settings(), _rows(), aggregation=aggregation)
+    assert (model.aggregator is not None) == (aggregation == Aggregation(3))
+    moved = []
+    for _ in range(3):
+        before = model.deep_gp.f_layers[1].q_mu.numpy()
+        model.train_step(_batch(_rows()))
+        moved.append(bool(np.any(model.deep_gp.f_layers[1].q_mu.numpy() != before)))
+    assert moved == ([False, False, True] if aggregation == Aggregation(3) else [True] * 3)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -118,9 +185,17 @@ def test_the_safeguards_are_those_of_the_settings() -> None:
     for optimizer in _build(_settings(natural_gradient=chosen)).natgrad_optimizers:
         assert optimizer.positive_definite == "guaranteed"
         assert optimizer.max_kl == 2.5
-    for optimizer in _build(_settings()).natgrad_optimizers:
-        assert optimizer.positive_definite == "fallback"
-        assert optimizer.max_kl is None
+
+
+def test_by_default_inner_layers_take_the_guaranteed_step() -> None:
+    every = NaturalGradientSettings(layers="all")
+    optimizers = _build(_settings({"layers": 3}, natural_gradient=every)).natgrad_optimizers
+    kinds = [optimizer.positive_definite for optimizer in optimizers]
+    assert kinds == ["guaranteed", "guaranteed", "fallback"]
+    assert all(optimizer.max_kl is None for optimizer in optimizers)
+    last = NaturalGradientSettings(layers="last")
+    (optimizer,) = _build(_settings({"layers": 3}, natural_gradient=last)).natgrad_optimizers
+    assert optimizer.positive_definite == "fallback"
 
 
 def test_adams_state_exists_before_the_first_step() -> None:

@@ -30,8 +30,6 @@ def _model(*, natural: bool = True, hidden_width: int = 2, **settings: Any) -> N
     model = NatGradModel(
         deep_gp,
         natgrad_layers=natgrad_layers,
-        global_batch_size=4,
-        evaluation_batch_size=4,
         num_samples=1,
         evaluation_samples=1,
         y_std=np.ones(1),

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.data import Rows, evaluation_dataset
 from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import OneProcess
-from natdgp.settings import ModelSettings
+from natdgp.parallel import OneProcess, Reducer
+from natdgp.settings import ModelSettings, StudentTSettings
 from natdgp.training import NatGradModel
 from tests.conftest import FloatArray
+from tests.unit.training.ranks import together
 
 N, B = 40, 12
 GAMMA, RATE = 0.2, 0.01
 Y_STD = np.array([3.0])
-EVALUATION_BATCH = 8
 EVALUATION_SAMPLES = 3
 
 Batch = dict[str, tf.Tensor]
@@ -54,15 +55,14 @@ def _model(
     deep_gp: DeepGP | None = None,
     S: int = 1,
     gamma: float = GAMMA,
-    reducer: OneProcess | None = None,
+    evaluation_samples: int = EVALUATION_SAMPLES,
+    reducer: Reducer | None = None,
 ) -> NatGradModel:
     model = NatGradModel(
         deep_gp or _deep_gp(),
         natgrad_layers=natgrad_layers,
-        global_batch_size=B,
-        evaluation_batch_size=EVALUATION_BATCH,
         num_samples=S,
-        evaluation_samples=EVALUATION_SAMPLES,
+        evaluation_samples=evaluation_samples,
         y_std=Y_STD,
         reducer=reducer,
     )
@@ -75,7 +75,7 @@ def _model(
 
 def _batch(positions: Sequence[int] | range = range(B)) -> Batch:
     X, Y = _rows()
-    rows = np.array(positions) % N
+    rows = np.array(positions, dtype=int) % N
     return {
         "inputs": tf.constant(X[rows]),
         "targets": tf.constant(Y[rows]),
@@ -127,11 +127,14 @@ def test_parameters_that_are_not_trained_are_nobodys() -> None:
 # --- the step ---------------------------------------------------------------------------------
 
 
-def _loss_by_hand(deep_gp: DeepGP, batch: Batch, S: int, step: int) -> tf.Tensor:
+def _loss_by_hand(deep_gp: DeepGP, batch: Batch, S: int) -> tf.Tensor:
     """Negative ELBO per row: one sample after the other, from GPflow's own pieces."""
     terms = []
     with deep_gp.noise.at(
-        stream=Stream.TRAINING, step=step, rows=batch["positions"] % B, num_rows=B, num_samples=S
+        stream=Stream.TRAINING,
+        first=int(batch["positions"][0]),
+        num_rows=len(batch["positions"]),
+        num_samples=S,
     ):
         for sample in range(S):
             inputs = batch["inputs"]
@@ -186,8 +189,8 @@ def test_steps_equal_steps_by_hand(natgrad_layers: tuple[int, ...], S: int) -> N
         before = _values(hand)
         batch = _batch(range(step * B, (step + 1) * B))
 
-        def loss(batch: Batch = batch, step: int = step) -> tf.Tensor:
-            return _loss_by_hand(hand, batch, S, step)
+        def loss(batch: Batch = batch) -> tf.Tensor:
+            return _loss_by_hand(hand, batch, S)
 
         with tf.GradientTape() as tape:
             value = loss()
@@ -212,9 +215,7 @@ def test_a_step_equals_gpfluxs_own_which_prints_and_ours_does_not(
     # GPflux takes gradients of the mean over rows, so that its gamma is N times shorter.
     model, stock = _model(gamma=GAMMA), _model(gamma=N * GAMMA)
     with (
-        stock.deep_gp.noise.at(
-            stream=Stream.TRAINING, step=0, rows=tf.range(B), num_rows=B, num_samples=1
-        ),
+        stock.deep_gp.noise.at(stream=Stream.TRAINING, first=0, num_rows=B, num_samples=1),
         tf.GradientTape() as tape,
     ):
         stock([_batch()["inputs"], _batch()["targets"]], training=True)
@@ -244,23 +245,27 @@ def test_a_traced_step_equals_an_eager_one_and_is_traced_once(
     assert capsys.readouterr() == ("", "")
 
 
-def test_step_counts_steps_and_noise_follows_it() -> None:
+def test_step_counts_steps() -> None:
     model = _model()
-    start = model.get_weights()
-    losses = []
     for step in range(2):
         assert int(model.step) == step
-        losses.append(float(model.train_step(_batch())["loss"]))
+        model.train_step(_batch())
     assert int(model.step) == 2
 
-    model.set_weights(start)
-    assert int(model.step) == 0
-    assert float(model.train_step(_batch())["loss"]) == losses[0]  # to the last bit
+
+def test_noise_follows_the_positions_and_not_the_step() -> None:
+    model = _model()
+    start = model.get_weights()
+    loss = float(model.train_step(_batch())["loss"])
 
     model.set_weights(start)
     model.step.assign(1)
-    other_noise = float(model.train_step(_batch())["loss"])
-    assert abs(other_noise - losses[0]) > 1e-6
+    assert float(model.train_step(_batch())["loss"]) == loss  # to the last bit
+
+    model.set_weights(start)
+    next_epoch = _batch(range(N, N + B))  # the same rows
+    np.testing.assert_array_equal(next_epoch["inputs"], _batch()["inputs"])
+    assert abs(float(model.train_step(next_epoch)["loss"]) - loss) > 1e-6
 
 
 def test_a_vanishing_gamma_leaves_q_where_it_is() -> None:
@@ -296,52 +301,81 @@ def test_a_step_without_natural_gradients_reports_no_gamma() -> None:
 # --- the reducer ------------------------------------------------------------------------------
 
 
-class _Recorder(OneProcess):
-    """Notes what it is given and passes a multiple of it on."""
+class _Pair(OneProcess):
+    """A rank of two that notes what it is to add up and receives something else."""
 
-    def __init__(self, factor: float = 1.0) -> None:
-        self.calls: list[tuple[list[tf.Tensor], int]] = []
+    size = 2
+
+    def __init__(self, factor: float) -> None:
+        self.asked: list[tf.Tensor] = []
         self._factor = factor
 
-    def average(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> list[tf.Tensor]:
-        self.calls.append((list(gradients), int(examples)))
-        return [self._factor * gradient for gradient in gradients]
+    def total(self, tensor: tf.Tensor) -> tf.Tensor:
+        self.asked.append(tensor)
+        examples = [0.0] * (len(tensor) - 1) + [float(tensor[-1])]
+        return self._factor * (tensor - examples) + examples
 
 
-def test_all_gradients_are_averaged_once_before_any_optimizer_sees_them() -> None:
-    recorder = _Recorder(factor=0.0)
-    model = _model(reducer=recorder)
+def test_all_gradients_are_added_up_once_before_any_optimizer_sees_them() -> None:
+    pair = _Pair(factor=0.0)
+    model = _model(reducer=pair)
     before = _values(model.deep_gp)
-    model.train_step(_batch())
-    ((gradients, examples),) = recorder.calls
-    assert examples == B
-    assert len(gradients) == len(model.trainable_variables)
-    assert all(np.any(gradient != 0) for gradient in gradients)
+    metrics = model.train_step(_batch())
+    (vector,) = pair.asked
+    # All gradients, the loss and the number of examples.
+    assert len(vector) == sum(v.shape.num_elements() for v in model.trainable_variables) + 2
+    assert float(vector[-1]) == B
+    assert float(metrics["loss"]) == 0.0  # the one that was received
     for name, value in _values(model.deep_gp).items():
         # Every optimizer got the reducer's zeros: only natural parameters' rounding is left.
         np.testing.assert_allclose(value, before[name], rtol=0, atol=1e-12, err_msg=name)
 
 
-def test_gradients_of_ranks_average_to_those_of_the_global_batch() -> None:
-    recorder = _Recorder()
-    model = _model(reducer=recorder, S=3)
-    start = model.get_weights()
-    positions = range(B, 2 * B)
+def test_one_process_adds_nothing_up() -> None:
+    class Refuses(OneProcess):
+        def total(self, tensor: tf.Tensor) -> tf.Tensor:
+            raise AssertionError
 
-    def gradients_of(own: range) -> list[tf.Tensor]:
-        model.set_weights(start)
-        model.train_step(_batch(own))
-        gradients, examples = recorder.calls[-1]
-        assert examples == len(own)
-        return gradients
+    _model(reducer=Refuses()).train_step(_batch())
 
-    whole = gradients_of(positions)
-    for num_ranks in (2, 3):
-        ranks = [gradients_of(positions[rank::num_ranks]) for rank in range(num_ranks)]
-        for expected, *by_rank in zip(whole, *ranks, strict=True):
-            # Sums over the same rows in another order.
-            np.testing.assert_allclose(np.mean(by_rank, axis=0), expected, rtol=1e-9, atol=1e-11)
-            assert np.max(np.abs(by_rank[0] - expected)) > 1e-6  # one rank alone is not enough
+
+@pytest.mark.parametrize("blocks", [(6, 6), (4, 4, 4), (5, 1, 6)], ids=str)
+def test_ranks_train_together_what_one_trains(blocks: tuple[int, ...]) -> None:
+    natgrad_layers, S = (1,), 3
+    alone = _model(natgrad_layers, S=S)
+    models = [_model(natgrad_layers, S=S) for _ in blocks]
+    ends = np.cumsum(blocks)
+    before = _values(alone.deep_gp)
+    expected = [float(alone.train_step(_batch(range(t * B, (t + 1) * B)))["loss"]) for t in (0, 1)]
+
+    def train(reducer: Reducer) -> list[float]:
+        model = models[reducer.rank]
+        model.reducer = reducer
+        own = range(ends[reducer.rank] - blocks[reducer.rank], ends[reducer.rank])
+        return [
+            float(model.train_step(_batch([t * B + row for row in own]))["loss"]) for t in (0, 1)
+        ]
+
+    by_rank = together(len(blocks), train)
+    # Sums over the same rows in another order.
+    assert by_rank[0] == pytest.approx(expected, rel=1e-10)
+    assert all(losses == by_rank[0] for losses in by_rank)
+    values = [_values(model.deep_gp) for model in models]
+    for name, value in _values(alone.deep_gp).items():
+        np.testing.assert_allclose(values[0][name], value, rtol=0, atol=1e-10, err_msg=name)
+        assert np.any(value != before[name]), name  # different before
+        for other in values[1:]:
+            np.testing.assert_array_equal(other[name], values[0][name], err_msg=name)
+
+
+def test_a_rank_alone_would_train_something_else() -> None:
+    alone, half = _model(), _model()
+    alone.train_step(_batch())
+    half.train_step(_batch(range(B // 2)))
+    # Not Adam's parameters, of which its first step moves each by the learning rate.
+    for index in range(2):
+        whole, part = (model.deep_gp.f_layers[index].q_mu for model in (alone, half))
+        assert np.max(np.abs(whole - part)) > 1e-6
 
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -356,23 +390,64 @@ def _evaluate(
     return {name: float(value) for name, value in figures.items()}
 
 
-def test_evaluation_does_not_depend_on_how_ranks_share_its_batches() -> None:
-    model = _model()
-    batches_of = {
-        name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in _batch().items()
-    }
-    step = tf.function(model.test_step, input_signature=[batches_of])
-    whole = [range(8), range(8, 16), range(16, 21)]  # of EVALUATION_BATCH, the last is smaller
-    alone = _evaluate(model, [_batch(rows) for rows in whole], step)
-    parts = [_batch(rows[rank::2]) for rank in range(2) for rows in whole]
-    shared = _evaluate(model, parts, step)
-    assert shared == pytest.approx(alone, rel=1e-12)  # order of sums
+LIKELIHOODS = pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"likelihood": StudentTSettings(name="student_t", scale=0.3, degrees_of_freedom=4.0)},
+    ],
+    ids=["gaussian", "student_t"],
+)
 
-    lost = [
-        {**part, "positions": tf.range(len(part["positions"]), dtype=tf.int64)} for part in parts
-    ]
+
+def _traced(model: NatGradModel) -> Callable[[Batch], Any]:
+    """A step for batches of any size, none included, as Keras traces it."""
+    batches = {name: tf.TensorSpec([None, *t.shape[1:]], t.dtype) for name, t in _batch().items()}
+    traced: Callable[[Batch], Any] = tf.function(model.test_step, input_signature=[batches])
+    return traced
+
+
+@LIKELIHOODS
+def test_evaluation_does_not_depend_on_how_rows_are_batched(settings: dict[str, Any]) -> None:
+    # Many samples, so that a Student-t's draws are few for each.
+    model = _model(deep_gp=_deep_gp(**settings), evaluation_samples=50)
+    step = _traced(model)
+    whole = _evaluate(model, [_batch(range(21))], step)
+    assert all(np.isfinite(value) for value in whole.values())
+    for parts in (
+        [range(8), range(8, 16), range(16, 21)],
+        [range(16, 21), range(8), range(8, 16)],
+        [range(4), range(4, 4), range(4, 21), range(21, 21)],  # ranks may have no rows left
+    ):
+        shared = _evaluate(model, [_batch(rows) for rows in parts], step)
+        assert shared == pytest.approx(whole, rel=1e-10)  # order of sums
+
+    lost = [_batch(rows) | {"positions": tf.range(7, dtype=tf.int64)} for rows in (range(7, 14),)]
+    found = _evaluate(model, [_batch(range(7, 14))], step)["crps"]
     # By their positions alone are rows known.
-    assert _evaluate(model, lost, step)["crps"] != pytest.approx(alone["crps"], rel=1e-6)
+    assert _evaluate(model, lost, step)["crps"] != pytest.approx(found, rel=1e-6)
+
+
+@LIKELIHOODS
+def test_ranks_evaluate_together_what_one_evaluates(settings: dict[str, Any]) -> None:
+    X, Y = _rows()
+    rows = Rows(X[:11], Y[:11])
+    alone = _model(deep_gp=_deep_gp(**settings))
+    whole = _evaluate(alone, list(evaluation_dataset(rows, global_batch_size=8)))
+
+    def evaluate(reducer: Reducer) -> dict[str, float]:
+        model = _model(deep_gp=_deep_gp(**settings), reducer=reducer)
+        own = evaluation_dataset(
+            rows,
+            global_batch_size=8,
+            num_shards=4,
+            wrap=lambda blocks: blocks.shard(4, reducer.rank),
+        )
+        return _evaluate(model, list(own))
+
+    by_rank = together(4, evaluate)  # 2 rows each, then 2, 1, 0 and 0
+    assert by_rank[0] == pytest.approx(whole, rel=1e-10)  # order of sums
+    assert all(figures == by_rank[0] for figures in by_rank)
 
 
 def test_evaluation_is_repeatable_and_changes_no_parameter() -> None:
@@ -393,11 +468,7 @@ def test_evaluation_shares_no_noise_with_training() -> None:
     found = {}
     for stream in (Stream.EVALUATION, Stream.TRAINING):
         with model.deep_gp.noise.at(
-            stream=stream,
-            step=0,
-            rows=tf.range(8),
-            num_rows=EVALUATION_BATCH,
-            num_samples=EVALUATION_SAMPLES,
+            stream=stream, first=0, num_rows=8, num_samples=EVALUATION_SAMPLES
         ):
             mean, var = model.deep_gp.predict_f_samples(tf.constant(X))
             found[stream] = -np.mean(model.predictive.log_density(mean, var, tf.constant(Y)))

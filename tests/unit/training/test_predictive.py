@@ -69,16 +69,14 @@ def _add(
     deep_gp: DeepGP,
     batch: Batch,
     rows: slice = slice(None),
-    num_rows: int = 0,
 ) -> None:
-    """Add some rows of a batch, under the draw of noise of the whole of it."""
+    """Add some consecutive rows of a batch, under the noise of their positions in it."""
     mean, var, Y = batch
     positions = np.arange(len(Y))[rows]
     with deep_gp.noise.at(
         stream=Stream.EVALUATION,
-        step=0,
-        rows=tf.constant(positions),
-        num_rows=num_rows or len(Y),
+        first=int(positions[0]),
+        num_rows=len(positions),
         num_samples=len(mean),
     ):
         sums.update_state(*(tf.constant(part) for part in (mean[:, rows], var[:, rows], Y[rows])))
@@ -314,8 +312,8 @@ def test_figures_count_the_rows_of_all_ranks() -> None:
     whole, other = _sums(deep_gp), _sums(deep_gp)
     own = _sums(deep_gp, total=lambda sums: sums + other.weights[0])
     _add(whole, deep_gp, batch)
-    _add(own, deep_gp, batch, slice(0, None, 2))
-    _add(other, deep_gp, batch, slice(1, None, 2))
+    _add(own, deep_gp, batch, slice(0, 5))
+    _add(other, deep_gp, batch, slice(5, None))
     figures = _figures(whole)
     assert _figures(own) == pytest.approx(figures, rel=1e-12)  # order of sums
     assert _figures(other)["nlpd"] != pytest.approx(figures["nlpd"], rel=1e-3)
@@ -420,15 +418,13 @@ def test_student_t_figures_are_near_those_of_brute_force_draws() -> None:
     assert found["nlpd"] == pytest.approx(-np.log(density).mean(), abs=0.01)
 
 
-def test_student_t_crps_is_repeatable_and_a_function_of_the_step() -> None:
-    batch = _batch(n=6)
+def test_student_t_crps_is_repeatable_and_a_function_of_the_position() -> None:
+    batch = [tf.constant(part) for part in _batch(n=6)]
     deep_gp = _deep_gp(STUDENT_T)
     predictive = predictive_of(deep_gp.likelihood, deep_gp)
     found = []
-    for step in (0, 0, 1):
-        with deep_gp.noise.at(
-            stream=Stream.EVALUATION, step=step, rows=tf.range(6), num_rows=6, num_samples=3
-        ):
+    for first in (0, 0, 1):
+        with deep_gp.noise.at(stream=Stream.EVALUATION, first=first, num_rows=6, num_samples=3):
             found.append(np.asarray(predictive.crps(*batch)))
     np.testing.assert_array_equal(found[0], found[1])
     assert np.all(found[0] != found[2])
@@ -448,13 +444,11 @@ def test_student_t_draws_share_no_noise_with_the_layers() -> None:
 
     with (
         pytest.MonkeyPatch.context() as patch,
-        deep_gp.noise.at(
-            stream=Stream.EVALUATION, step=0, rows=tf.range(5), num_rows=5, num_samples=3
-        ),
+        deep_gp.noise.at(stream=Stream.EVALUATION, first=0, num_rows=5, num_samples=3),
     ):
         for name in ("normal", "gamma"):
             patch.setattr(deep_gp.noise, name, noting(getattr(deep_gp.noise, name)))
-        predictive.crps(*_batch())
+        predictive.crps(*(tf.constant(part) for part in _batch()))
     assert len(asked) == len(set(asked)) == 3 * np.ceil(STUDENT_T_DRAWS / 3)
     assert min(asked) == len(deep_gp.f_layers)
 

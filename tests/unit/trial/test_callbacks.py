@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 
 from natdgp.settings import Settings
+from natdgp.trial import callbacks
 from natdgp.trial.callbacks import (
+    DriftCheck,
     EarlyStopping,
     ReduceLROnPlateau,
     StepLengthSchedule,
@@ -73,12 +75,28 @@ def test_a_model_without_natural_gradients_has_no_gamma_to_set() -> None:
 
 
 def test_nothing_but_the_step_lengths_is_watched_unless_asked_for() -> None:
-    assert [type(callback) for callback in build_callbacks(_settings())] == [StepLengthSchedule]
+    assert [type(callback) for callback in build_callbacks(_settings())] == [
+        StepLengthSchedule,
+        DriftCheck,
+    ]
+
+
+def test_ranks_are_compared_every_so_many_steps_of_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checked: list[int] = []
+    monkeypatch.setattr(callbacks, "check_drift", lambda model: checked.append(int(model.step)))
+    callback = DriftCheck()
+    callback.set_model(_model(0))
+    for step in range(1, 2 * DriftCheck.EVERY + 2):
+        callback.model.step.assign(step)
+        callback.on_train_batch_end(0)  # whatever Keras counts
+    assert checked == [DriftCheck.EVERY, 2 * DriftCheck.EVERY]
 
 
 def test_per_epoch_schedule_becomes_kerass_scheduler() -> None:
     schedule = {"name": "per_epoch", "factor": 0.1, "every": 2}
-    _, callback = build_callbacks(_settings(adam={"learning_rate": 0.3, "schedule": schedule}))
+    *_, callback = build_callbacks(_settings(adam={"learning_rate": 0.3, "schedule": schedule}))
     assert isinstance(callback, tf.keras.callbacks.LearningRateScheduler)
     # the second argument is the rate so far, which a resumed run must not depend on
     rates = [callback.schedule(epoch, 1e9) for epoch in range(4)]
@@ -93,7 +111,7 @@ def test_plateau_is_built_as_the_settings_say() -> None:
         "min_delta": 0.5,
         "min_learning_rate": 0.125,
     }
-    _, callback = build_callbacks(_settings(reduce_lr_on_plateau=plateau))
+    *_, callback = build_callbacks(_settings(reduce_lr_on_plateau=plateau))
     assert isinstance(callback, ReduceLROnPlateau)
     told = callback.monitor, callback.factor, callback.patience, callback.min_delta
     assert told == ("val_crps", 0.25, 3, 0.5)
@@ -102,7 +120,7 @@ def test_plateau_is_built_as_the_settings_say() -> None:
 
 def test_stopping_is_built_as_the_settings_say() -> None:
     stopping = {"monitor": "val_rmse", "patience": 3, "min_delta": 0.5}
-    _, callback = build_callbacks(_settings(early_stopping=stopping))
+    *_, callback = build_callbacks(_settings(early_stopping=stopping))
     assert isinstance(callback, EarlyStopping)
     # Keras negates min_delta where smaller is better
     assert (callback.monitor, callback.patience, callback.min_delta) == ("val_rmse", 3, -0.5)
@@ -116,7 +134,7 @@ def test_stopping_is_built_as_the_settings_say() -> None:
 def test_both_watch_in_the_metrics_own_direction(
     group: str, monitor: str, values: list[float]
 ) -> None:
-    _, callback = build_callbacks(_settings(**{group: {"monitor": monitor, "patience": 2}}))
+    *_, callback = build_callbacks(_settings(**{group: {"monitor": monitor, "patience": 2}}))
     callback.set_model(_model(0))
     callback.on_train_begin()
     waited = []
@@ -129,7 +147,7 @@ def test_both_watch_in_the_metrics_own_direction(
 
 def test_stopping_goes_on_counting_after_a_resume() -> None:
     def begin() -> Any:
-        _, callback = build_callbacks(_settings(early_stopping={"patience": 2}))
+        *_, callback = build_callbacks(_settings(early_stopping={"patience": 2}))
         callback.set_model(_model(0))
         callback.on_train_begin()
         return callback
@@ -146,7 +164,7 @@ def test_stopping_goes_on_counting_after_a_resume() -> None:
 def test_plateau_goes_on_counting_after_a_resume_and_respects_the_floor() -> None:
     def begin() -> Any:
         plateau = {"patience": 2, "factor": 0.1, "min_learning_rate": 0.2}
-        _, callback = build_callbacks(_settings(reduce_lr_on_plateau=plateau))
+        *_, callback = build_callbacks(_settings(reduce_lr_on_plateau=plateau))
         callback.set_model(_model(0))
         callback.on_train_begin()
         return callback
@@ -163,7 +181,7 @@ def test_plateau_goes_on_counting_after_a_resume_and_respects_the_floor() -> Non
 
 @pytest.mark.parametrize("group", ["early_stopping", "reduce_lr_on_plateau"])
 def test_the_end_of_an_epoch_is_no_validation(group: str) -> None:
-    _, callback = build_callbacks(_settings(**{group: {}}))
+    *_, callback = build_callbacks(_settings(**{group: {}}))
     callback.set_model(_model(0))
     callback.on_train_begin()
     best = callback.best

@@ -19,7 +19,9 @@ from natdgp.local import run as local_run
 from natdgp.local.folder import RunFolder
 from natdgp.local.run import Outcome, train
 from natdgp.local.session import new_run
+from natdgp.parallel import OneProcess
 from natdgp.settings import SettingsError, read_experiment
+from natdgp.training import Aggregation, build_training_model
 from natdgp.trial import DeepGPTrial
 from natdgp.trial.trial import TASK_KEY
 from tests.conftest import REPOSITORY
@@ -65,13 +67,83 @@ def test_wrong_data_beside_wrong_hyperparameters_tells_of_both(
     }
 
 
-def test_several_slots_are_refused_by_name(
+def test_a_batch_that_slots_cannot_share_is_an_invalid_hp_and_is_logged(
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    context = _context(small_experiment)
+    monkeypatch.setattr(context, "distributed", SimpleNamespace(size=3))
+    with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP) as raised:
+        DeepGPTrial(context)
+    for text in (raised.value.msg, caplog.text):
+        assert "hyperparameters.global_batch_size is 32, which 3 slots cannot share" in text
+        assert "use 30 or 33" in text
+
+
+def test_several_slots_have_blocks_of_a_batch(
     small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = _context(small_experiment)
-    monkeypatch.setattr(context, "distributed", SimpleNamespace(size=2))
-    with pytest.raises(NotImplementedError, match=r"2 slots.*resources\.slots_per_trial: 1"):
-        DeepGPTrial(context)
+    monkeypatch.setattr(context, "distributed", SimpleNamespace(size=4))
+    monkeypatch.setattr(context, "get_initial_batch", lambda: 7)
+    monkeypatch.setattr(context, "wrap_dataset", lambda dataset: dataset.shard(4, 2))
+    trial = DeepGPTrial(context)
+    training = next(iter(trial.build_training_data_loader()))
+    np.testing.assert_array_equal(training["positions"], 7 * 32 + 2 * 8 + np.arange(8))
+    validation = [len(batch["positions"]) for batch in trial.build_validation_data_loader()]
+    assert validation == [4, 4]  # of 30 rows, the last two batches of 16 have 4, 4, 4, 2
+
+
+@pytest.mark.parametrize(
+    ("rank", "reads"), [(0, True), (1, False)], ids=["the chief", "another rank"]
+)
+def test_the_chief_alone_makes_the_initial_values(
+    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, rank: int, reads: bool
+) -> None:
+    class Rank(OneProcess):
+        def __init__(self) -> None:
+            self.rank = rank
+
+    reducer = Rank()
+    given: dict[str, Any] = {}
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        given.update(kwargs)
+        return build_training_model(*args, **kwargs)
+
+    monkeypatch.setattr(TRIAL_MODULE, "build_training_model", build)
+    monkeypatch.setattr(DeepGPTrial, "_reducer", lambda self: reducer)
+    model = DeepGPTrial(_context(small_experiment)).build_model()
+    assert (given["X"] is not None) is reads
+    assert given["reducer"] is model.reducer is reducer
+
+
+def test_one_slot_is_one_process(small_experiment: dict[str, Any]) -> None:
+    model = DeepGPTrial(_context(small_experiment)).build_model()
+    assert isinstance(model.reducer, OneProcess)
+    assert model.aggregator is None
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_gradients_are_aggregated_as_the_optimizations_say(
+    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, average: bool
+) -> None:
+    context = _context(small_experiment)
+    context.get_experiment_config()["optimizations"] |= {  # `from_config` has its own
+        "aggregation_frequency": 3,
+        "average_aggregated_gradients": average,
+    }
+    given: dict[str, Any] = {}
+
+    def build(*args: Any, **kwargs: Any) -> Any:
+        given.update(kwargs)
+        return build_training_model(*args, **kwargs)
+
+    monkeypatch.setattr(TRIAL_MODULE, "build_training_model", build)
+    model = DeepGPTrial(context).build_model()
+    assert given["aggregation"] == Aggregation(3, average)
+    assert model.aggregator is not None
 
 
 def test_more_inducing_points_than_rows_is_an_invalid_hp(
@@ -160,6 +232,7 @@ def test_every_part_can_be_overridden_alone(small_experiment: dict[str, Any]) ->
     callbacks = Mine(_context(small_experiment)).keras_callbacks()
     assert [type(callback).__name__ for callback in callbacks] == [
         "StepLengthSchedule",
+        "DriftCheck",
         "TerminateOnNaN",
     ]
 

@@ -1,0 +1,244 @@
+"""A run on several slots of this machine: its ranks under horovodrun, seen from the command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import psutil  # type: ignore[import-untyped]
+from rich.console import Console
+
+from natdgp.local.exchange import Exchange, Orders
+from natdgp.local.folder import RunFolder
+from natdgp.local.manifest import close_lost_session
+from natdgp.local.output import Output
+from natdgp.local.session import way_on
+from natdgp.local.slots import threads_for
+from natdgp.settings import SettingsError
+
+FAILED = 1
+"""Exit status of a run that lost a rank."""
+
+GRACE = 10.0
+"""Seconds that the other ranks have to end after rank 0's verdict."""
+
+GLOO_TIMEOUT = 600
+"""Seconds that a rank waits for one that is alive but busy; one that has died is seen at once.
+Horovod's own 30 are too few where ranks start on a loaded machine."""
+
+
+class RequestRefused(ValueError):
+    """What rank 0 found wrong with the data or the folder."""
+
+
+def find_horovodrun(slots: int) -> Path:
+    """The launcher that belongs to this Python.
+
+    :raises SettingsError: if Horovod is not installed.
+    """
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("horovodrun", path=beside) or shutil.which("horovodrun")
+    if found is None:
+        raise SettingsError.single(
+            "--slots",
+            slots,
+            f"needs Horovod, and there is no horovodrun in {beside} or on the path",
+            "build it with scripts/build-horovod (make setup does), or use --slots 1",
+        )
+    return Path(found)
+
+
+def run_on_slots(
+    console: Console, folder: RunFolder, slots: int, horovodrun: Path, *, live: bool, gpus: bool
+) -> int:
+    """Train in several processes from the folder's latest checkpoint, or from the start.
+
+    The first SIGINT or SIGTERM asks the ranks to save and end, a second one ends them at once.
+
+    :param console: the screen.
+    :param folder: of the run.
+    :param slots: how many processes.
+    :param horovodrun: the launcher.
+    :param live: redraw the progress line if the console is a terminal.
+    :param gpus: whether each rank has a GPU; otherwise the ranks share the cores.
+    :returns: the exit status.
+    :raises RequestRefused: if something is wrong with the data or the folder.
+    :raises KeyboardInterrupt: after a signal that left nothing to be saved.
+    """
+    orders = Orders(
+        folder=str(folder.root),
+        command=sys.argv,
+        live=live,
+        terminal=console.is_terminal,
+        width=console.width,
+    )
+    began = time.monotonic()
+    output = Output(_writer(sys.stdout), _writer(sys.stderr))
+    with _exchange(orders) as exchange:
+        command = _command(horovodrun, slots, exchange)
+        environment = _environment(slots, exchange, gpus)
+        with _launched(command, environment) as launcher, _signals(exchange):
+            _watch(launcher, output, exchange)
+        if exchange.verdict is None:
+            close_lost_session(folder.manifest, seconds=time.monotonic() - began)
+            _writer(sys.stderr)(_failure_report(output, exchange, folder, slots))
+            return FAILED
+        if exchange.verdict.refused is not None:
+            raise RequestRefused(exchange.verdict.refused)
+        return exchange.verdict.status
+
+
+def _command(horovodrun: Path, slots: int, exchange: Exchange) -> list[str]:
+    launcher = [str(horovodrun), "-np", str(slots), "--gloo", "--disable-cache"]
+    timeout = ["--gloo-timeout-seconds", str(GLOO_TIMEOUT)]
+    return [*launcher, *timeout, sys.executable, "-m", "natdgp.local.rank", str(exchange.root)]
+
+
+def _environment(slots: int, exchange: Exchange, gpus: bool) -> dict[str, str]:
+    publish, pull = _free_ports(2)
+    return {
+        **os.environ,
+        **({} if gpus else threads_for(slots, os.environ)),
+        "USE_HOROVOD": "1",  # as Determined's launcher tells its controller
+        "INTER_TRAIN_PROCESS_COMM_PORT_1": str(publish),
+        "INTER_TRAIN_PROCESS_COMM_PORT_2": str(pull),
+        "PYTHONSAFEPATH": "1",  # what lies in the user's folder is no module of ours
+        "HOROVOD_LOG_LEVEL": os.environ.get("HOROVOD_LOG_LEVEL", "fatal"),  # we tell who failed
+        "TMPDIR": str(exchange.root),  # sockets of ranks that are killed go when it goes
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+@contextlib.contextmanager
+def _exchange(orders: Orders) -> Iterator[Exchange]:
+    with tempfile.TemporaryDirectory(prefix="natdgp-", ignore_cleanup_errors=True) as folder:
+        exchange = Exchange(Path(folder))
+        exchange.give(orders)
+        exchange.hold()
+        try:
+            yield exchange
+        finally:
+            exchange.release()
+
+
+@contextlib.contextmanager
+def _launched(command: list[str], environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """In a session of its own: what a terminal sends reaches the command alone."""
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as launcher:
+        try:
+            yield launcher
+        finally:
+            _end(launcher)
+
+
+@contextlib.contextmanager
+def _signals(exchange: Exchange) -> Iterator[None]:
+    def ask(number: int, frame: types.FrameType | None) -> None:
+        if exchange.asked is None and exchange.heeds:
+            exchange.ask_to_end(signal.Signals(number))
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            sys.exit(128 + number)
+
+    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch(launcher: subprocess.Popen[bytes], output: Output, exchange: Exchange) -> None:
+    """Pass output on until all ranks have ended, one of them has failed, or time is up."""
+    assert launcher.stdout is not None
+    deadline = float("inf")
+    read = b"something"
+    while read and output.first_to_fail is None and time.monotonic() < deadline:
+        if select.select([launcher.stdout], [], [], 0.2)[0]:
+            read = os.read(launcher.stdout.fileno(), 65536)
+            output.feed(read)
+        elif deadline == float("inf") and exchange.verdict is not None:
+            deadline = time.monotonic() + GRACE
+
+
+def _end(launcher: subprocess.Popen[bytes]) -> None:
+    """Kill what is left, horovodrun first, so that it starts no more."""
+    try:
+        family = [psutil.Process(launcher.pid)]
+        family += family[0].children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    deadline = time.monotonic() + GRACE
+    while any(map(_runs, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does; a zombie waits only for whoever adopted it to look."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _failure_report(output: Output, exchange: Exchange, folder: RunFolder, slots: int) -> str:
+    failed = output.first_to_fail
+    if failed is None:
+        lines = ["natdgp train: the ranks ended without a word", *output.tail(None)]
+    else:
+        why = exchange.failure(failed.rank)
+        lines = [f"natdgp train: rank {failed.rank} of {slots} {_how(failed.status)}; so all end"]
+        said = output.tail(failed.rank) if failed.rank else []  # rank 0's is on the screen
+        lines += why.splitlines() if why else said
+    return "\n".join([*lines, *_remedy(folder, slots), ""])
+
+
+def _how(status: int) -> str:
+    if status > 128 and status - 128 in set(signal.Signals):
+        return f"was ended by {signal.Signals(status - 128).name}"
+    return f"failed with exit status {status}"
+
+
+def _remedy(folder: RunFolder, slots: int) -> list[str]:
+    checkpoints = folder.checkpoints()
+    if not checkpoints:
+        return []
+    return [f"Saved up to step {checkpoints[-1].steps}. Go on with:", f"  {way_on(folder, slots)}"]
+
+
+def _writer(stream: TextIO) -> Callable[[str], None]:
+    def write(text: str) -> None:
+        stream.write(text)
+        stream.flush()
+
+    return write

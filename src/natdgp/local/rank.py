@@ -1,0 +1,88 @@
+"""What horovodrun starts on every slot: `python -m natdgp.local.rank EXCHANGE`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from natdgp.local.exchange import Exchange, Orders, Verdict
+from natdgp.local.quiet import quiet_the_stack
+
+PATIENCE = 20.0
+"""Seconds for which a rank that lost another leaves it to that one, or to rank 0, to say why."""
+
+
+def main(exchange: Exchange) -> int:
+    """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
+    exchange.end_with_the_command()
+    quiet_the_stack()
+    rank = int(os.environ["HOROVOD_RANK"])
+    try:
+        if rank == 0:
+            exchange.conclude(_lead(exchange, exchange.orders))
+        else:
+            _follow(exchange, exchange.orders)
+    except Exception as error:
+        if _follows_from_another(error) and _explained(exchange):
+            return 0
+        exchange.fail(rank, traceback.format_exc())
+        return 1
+    return 0
+
+
+def _lead(exchange: Exchange, orders: Orders) -> Verdict:
+    from rich.console import Console
+
+    from natdgp.data import DataError
+    from natdgp.local.folder import FolderError, RunFolder
+    from natdgp.local.session import run_and_report
+
+    sys.argv = orders.command  # the manifest tells what the user asked for
+    console = Console(
+        force_terminal=orders.terminal,
+        width=orders.width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    try:
+        folder = RunFolder.open(Path(orders.folder))
+        return Verdict(run_and_report(console, folder, live=orders.live, exchange=exchange))
+    except (FolderError, DataError) as error:
+        return Verdict(refused=str(error))
+
+
+def _follow(exchange: Exchange, orders: Orders) -> None:
+    import determined as det
+
+    from natdgp.data import DataError
+    from natdgp.local.folder import RunFolder
+    from natdgp.local.run import follow
+    from natdgp.settings import read_experiment
+
+    folder = RunFolder.open(Path(orders.folder))
+    with contextlib.suppress(det.InvalidHP, DataError):  # the same on every rank; rank 0 tells it
+        follow(read_experiment(folder.config), folder, exchange)
+
+
+def _follows_from_another(error: Exception) -> bool:
+    """Whether a collective failed, as it does when another rank has ended."""
+    return "horovod" in f"{type(error).__name__} {error}".lower()
+
+
+def _explained(exchange: Exchange) -> bool:
+    """Wait for rank 0's verdict, or for the command to end this process."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if exchange.verdict is not None:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main(Exchange(Path(sys.argv[1]))))

@@ -1,0 +1,44 @@
+"""The reducer over Horovod's ranks: the only module that imports it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+
+class HorovodReducer:
+    """Collectives over all ranks, by Gloo or NCCL; `hvd.init()` has been called.
+
+    Every rank has to make the same calls. Horovod matches them by name, which it takes from the
+    graph unless it is given; ranks whose graphs differ, as those that share out work do, would wait
+    for each other for ever, hence the names here.
+    """
+
+    @property
+    def rank(self) -> int:
+        """This process, from 0."""
+        return int(hvd.rank())
+
+    @property
+    def size(self) -> int:
+        """K, the number of processes."""
+        return int(hvd.size())
+
+    def total(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Add a tensor up over all ranks; every rank receives the same bits."""
+        return hvd.allreduce(tensor, op=hvd.Sum)
+
+    def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+        """Give every rank the values of rank 0."""
+        for number, variable in enumerate(variables):  # by number: GPflow's names are not unique
+            variable.assign(hvd.broadcast(variable, root_rank=0, name=f"natdgp_{number}"))
+
+    def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensors of all ranks, stacked by rank: [K, ...]. All of one shape."""
+        return hvd.allgather(tensor[None], name="natdgp_gather")
+
+    def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Of [K, ...], added up over all ranks, the row that is this rank's."""
+        return hvd.reducescatter(tensor, op=hvd.Sum, name="natdgp_scatter")[0]

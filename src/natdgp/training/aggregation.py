@@ -1,0 +1,64 @@
+"""Gradients of several batches, kept until the optimizers take one step with all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from natdgp.parallel import Reducer, packed_sum, unpacked_means
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """Several batches, one step of the optimizers: equal to one batch of all their rows."""
+
+    frequency: int = 1
+    """k, the batches of a step."""
+    average: bool = True
+    """Whether gradients of the k batches are averaged; else they are summed."""
+
+
+class Aggregator(tf.Module):
+    """What a rank has added up since the last step; over ranks it is added up once a step."""
+
+    def __init__(
+        self, aggregation: Aggregation, parameters: Sequence[tf.Variable], reducer: Reducer
+    ) -> None:
+        """:param aggregation: how many batches, and how.
+        :param parameters: what gradients are taken of.
+        :param reducer: adds up over ranks.
+        """
+        super().__init__(name="aggregator")
+        self._aggregation = aggregation
+        self._reducer = reducer
+        size = sum(parameter.shape.num_elements() for parameter in parameters)
+        dtype = parameters[0].dtype
+        self._sum = tf.Variable(tf.zeros([size + 1], dtype), trainable=False, name="aggregated")
+
+    def add(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> None:
+        """Keep the mean gradients of one batch."""
+        self._sum.assign_add(packed_sum(gradients, examples), read_value=False)
+
+    def is_complete(self, step: tf.Tensor) -> tf.Tensor:
+        """Whether the batch of this step, counted from 0, is the last of its k."""
+        return tf.equal((step + 1) % self._aggregation.frequency, 0)
+
+    def take(self, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """The gradients of all batches and ranks since the last step, which are then forgotten."""
+        means = unpacked_means(self._reducer.total(self._sum), like)
+        with tf.control_dependencies(means):
+            self._sum.assign(tf.zeros_like(self._sum), read_value=False)
+        factor = 1 if self._aggregation.average else self._aggregation.frequency
+        return [mean * factor for mean in means]
+
+    def gather(self) -> None:
+        """Bring what all ranks have kept to rank 0, whose checkpoint then holds it."""
+        total = self._reducer.total(self._sum)
+        self._sum.assign(total if self._reducer.rank == 0 else tf.zeros_like(total))
+
+    def keep_on_one_rank(self) -> None:
+        """After all ranks have loaded rank 0's checkpoint: forget it on the others."""
+        if self._reducer.rank > 0:
+            self._sum.assign(tf.zeros_like(self._sum))

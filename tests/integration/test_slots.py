@@ -1,0 +1,264 @@
+"""`natdgp train --slots 2`, real processes under horovodrun: it trains what one process trains."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+import natdgp
+from natdgp.local.folder import RunFolder
+from natdgp.local.journal import TRAINING, VALIDATION
+from natdgp.local.session import resumed_run
+from natdgp.settings import read_experiment
+from tests.conftest import REPOSITORY, FloatArray
+from tests.integration.conftest import Bench, Watcher
+
+NATDGP = Path(sys.executable).parent / "natdgp"
+
+SAME = 1e-8
+"""Relative: the order of summation, over a dozen steps in float64."""
+
+PROMPTLY = 60
+"""Seconds within which a run that lost a rank has to end."""
+
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+
+Command = subprocess.Popen[str]
+
+
+def _start(*arguments: str | Path) -> Command:
+    """`natdgp train` in a session of its own, as a terminal's job is."""
+    return subprocess.Popen(
+        [NATDGP, "train", *arguments],
+        cwd=REPOSITORY,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _finish(command: Command, timeout: float = 600) -> tuple[int, str, str]:
+    out, err = command.communicate(timeout=timeout)
+    return command.returncode, out, err
+
+
+def _await_line(command: Command, start: str) -> None:
+    """Read what the command prints until a line starts so."""
+    assert command.stdout is not None
+    for line in command.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError(f"no line starts with {start!r}: {_finish(command)}")
+
+
+def _family(command: Command) -> list[psutil.Process]:
+    return list(psutil.Process(command.pid).children(recursive=True))
+
+
+def _rank(family: list[psutil.Process], rank: int) -> psutil.Process:
+    """The process of a rank; shells and launchers around it have no rank in their environment."""
+    (found,) = (p for p in family if p.environ().get("HOROVOD_RANK") == str(rank))
+    return found
+
+
+def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie waits for whoever adopted it to look."""
+    return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def _predictions(folder: RunFolder) -> FloatArray:
+    X = np.random.default_rng(1).normal(size=(20, 3))
+    mean: FloatArray = natdgp.load(folder.checkpoints()[-1].path).predict(X).mean
+    return mean
+
+
+def _assert_same(bench: Bench, one: RunFolder, other: RunFolder) -> None:
+    """Every report of two runs, and what their models predict."""
+    for group in (TRAINING, VALIDATION):
+        expected, got = bench.metrics(one, group), bench.metrics(other, group)
+        assert expected.keys() == got.keys()
+        for steps, figures in expected.items():
+            assert figures.keys() == got[steps].keys()
+            for name, value in figures.items():
+                assert got[steps][name] == pytest.approx(value, rel=SAME), f"{name} at {steps}"
+    np.testing.assert_allclose(_predictions(other), _predictions(one), rtol=SAME)
+
+
+def _go_on_alone(bench: Bench, folder: RunFolder) -> None:
+    resumed_run(read_experiment(folder.config, ["resources.slots_per_trial=1"]), folder)
+    assert bench.go(folder).steps == 12
+
+
+@pytest.fixture
+def file(small_experiment: dict[str, Any], write_experiment: Callable[..., Path]) -> Path:
+    return write_experiment(small_experiment)
+
+
+@pytest.fixture
+def straight(bench: Bench, small_experiment: dict[str, Any]) -> RunFolder:
+    """An uninterrupted run in one process."""
+    folder = bench.new(small_experiment, "straight")
+    assert bench.go(folder).steps == 12
+    return folder
+
+
+def test_two_slots_train_what_one_process_trains(
+    bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
+) -> None:
+    status, out, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two"))
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"Writing to {tmp_path / 'two'}"
+    assert [line for line in lines if line.startswith("[")] == []  # horovodrun's prefixes
+    assert len([line for line in lines if line.startswith("step ")]) == 6
+    assert "Test figures on 30 rows (y)" in out
+
+    two = RunFolder.open(tmp_path / "two")
+    _assert_same(bench, straight, two)
+    assert read_experiment(two.config).config["resources"]["slots_per_trial"] == 2
+    (session,) = json.loads(two.manifest.read_text())["sessions"]
+    assert (session["slots"], session["ended_as"], session["steps"]) == (2, "completed", 12)
+    assert session["command"].endswith("--slots 2 --out " + str(tmp_path / "two"))
+    assert len(list(two.tensorboard.glob("events.out.tfevents*"))) >= 1
+    assert len({p.name.split(".")[-3] for p in two.tensorboard.iterdir()}) == 1  # one process's
+    assert json.loads(two.summary.read_text())["steps"] == 12
+
+
+def test_interrupted_on_two_slots_and_resumed_on_one(
+    bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
+) -> None:
+    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
+    _await_line(command, "step 6/12")
+    family = _family(command)
+    os.killpg(command.pid, signal.SIGINT)  # as a terminal does
+    status, out, err = _finish(command)
+    assert (status, err) == (128 + signal.SIGINT, "")
+    steps = int(re.findall(r"^SIGINT after step (\d+) of 12; everything is saved", out, re.M)[0])
+    assert 6 <= steps < 12
+    assert f"\n  natdgp train --resume {tmp_path / 'two'} --slots 2\n" in out
+    assert _alive(family) == []
+
+    two = RunFolder.open(tmp_path / "two")
+    assert [checkpoint.steps for checkpoint in two.checkpoints()][-1] == steps
+    _go_on_alone(bench, two)
+    _assert_same(bench, straight, two)
+    assert read_experiment(two.config).config["resources"]["slots_per_trial"] == 1
+
+
+def test_interrupted_on_one_slot_and_resumed_on_two(
+    bench: Bench, straight: RunFolder, small_experiment: dict[str, Any]
+) -> None:
+    folder = bench.new(small_experiment, "broken")
+    interrupt = Watcher(act_at=6, act=lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert bench.go(folder, interrupt).steps == 6
+    status, out, err = _finish(_start("--resume", folder.root, "--slots", "2"))
+    assert (status, err) == (0, "")
+    assert out.startswith(f"Going on with {folder.root} from step 6\n")
+    _assert_same(bench, straight, folder)
+    assert read_experiment(folder.config).config["resources"]["slots_per_trial"] == 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_which_can_be_resumed(
+    bench: Bench, straight: RunFolder, file: Path, tmp_path: Path, rank: int
+) -> None:
+    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
+    _await_line(command, "step 6/12")  # a checkpoint was made after the validation at 4
+    family = _family(command)
+    killed = time.monotonic()
+    _rank(family, rank).kill()
+    status, _, err = _finish(command, timeout=PROMPTLY)
+    assert time.monotonic() - killed < PROMPTLY
+    assert status == 1
+    assert f"natdgp train: rank {rank} of 2 was ended by SIGKILL; so all end\n" in err
+    assert f"natdgp train --resume {tmp_path / 'two'} --slots 2" in err
+    assert _alive(family) == []
+
+    two = RunFolder.open(tmp_path / "two")
+    _go_on_alone(bench, two)
+    _assert_same(bench, straight, two)
+
+
+def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> None:
+    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
+    _await_line(command, "Writing to")
+    family = _family(command)
+    assert _rank(family, 1).is_running()
+    command.kill()
+    command.communicate()
+    _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
+    assert _alive(alive) == []
+
+
+def test_a_breakdown_on_all_ranks_is_told_once(
+    small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
+) -> None:
+    small_experiment["hyperparameters"]["adam"] = {"learning_rate": 1e300}
+    file = write_experiment(small_experiment)
+    ended = [
+        _finish(_start(file, "--slots", slots, "--out", tmp_path / slots)) for slots in ("1", "2")
+    ]
+    told = [re.findall(r"^The run broke down: .*", out, re.M) for _, out, _ in ended]
+    assert told[0] == told[1]
+    assert len(told[1]) == 1
+    assert [(status, err) for status, _, err in ended] == [(1, ""), (1, "")]
+
+
+def test_an_exception_of_one_rank_is_shown_with_its_number(
+    small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from natdgp.trial import DeepGPTrial\n\n\n"
+        "class Mine(DeepGPTrial):\n"
+        "    def keras_callbacks(self):\n"
+        "        if self.context.distributed.rank == 1:\n"
+        "            raise ValueError('my own mistake')\n"
+        "        return super().keras_callbacks()\n"
+    )
+    entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
+    file = write_experiment({**small_experiment, "entrypoint": entrypoint})
+    done = subprocess.run(
+        [NATDGP, "train", file, "--slots", "2", "--out", "two"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("natdgp train: rank 1 of 2 failed with exit status 1; so all end")
+    assert done.stderr.endswith("ValueError: my own mistake\n")
+    assert done.stderr.count("Traceback") == 1
+    assert not (tmp_path / "two").exists()  # no step was taken: the name is free again
+
+
+@pytest.mark.parametrize(
+    ("slots", "message"),
+    [
+        ("3", "hyperparameters.global_batch_size: received 32; must be a multiple of"),
+        ("0", "resources.slots_per_trial: received 0"),
+        ("-2", "resources.slots_per_trial: received -2"),
+    ],
+)
+def test_wrong_slots_are_refused_before_anything_is_made(
+    file: Path, tmp_path: Path, slots: str, message: str
+) -> None:
+    status, out, err = _finish(_start(file, "--slots", slots, "--out", tmp_path / "two"))
+    assert (status, out) == (2, "")
+    assert message in err
+    assert not (tmp_path / "two").exists()

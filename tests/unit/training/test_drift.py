@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from natdgp.models import TaskShape
+from natdgp.parallel import OneProcess, Reducer
+from natdgp.settings import ModelSettings, NaturalGradientSettings, Settings, TableSettings
+from natdgp.training import (
+    Drift,
+    NatGradModel,
+    build_optimizers,
+    build_training_model,
+    check_drift,
+)
+from tests.unit.training.ranks import together
+
+
+def _model(reducer: Reducer | None = None) -> NatGradModel:
+    settings = Settings(
+        global_batch_size=4,
+        data=TableSettings(source="csv", path="rows.csv", target=("y",)),
+        model=ModelSettings(layers=2, inducing_points=3, hidden_width=1),
+        natural_gradient=NaturalGradientSettings(layers="last"),
+    )
+    X = np.random.default_rng(0).normal(size=(10, 2))
+    model = build_training_model(
+        settings, TaskShape(10, 2, 1), np.ones(1), seed=3, X=X, reducer=reducer
+    )
+    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    return model
+
+
+@pytest.fixture(scope="module")
+def models() -> list[NatGradModel]:
+    """Equal models of three ranks."""
+    return [_model() for _ in range(3)]
+
+
+def _messages(models: list[NatGradModel]) -> list[str | None]:
+    """What each rank's check says, in lockstep with those of the others."""
+
+    def check(reducer: Reducer) -> str | None:
+        model = models[reducer.rank]
+        model.reducer = reducer
+        try:
+            check_drift(model)
+        except Drift as drift:
+            return str(drift)
+        return None
+
+    return together(len(models), check)
+
+
+def _nudge(variable: tf.Variable) -> Callable[[], None]:
+    """Move one number by its last bit; returns what moves it back."""
+    before = np.array(variable)
+    after = before.copy()
+    last = after.reshape(-1)[-1:]
+    last[:] = last + 1 if np.issubdtype(last.dtype, np.integer) else np.nextafter(last, np.inf)
+    variable.assign(after)
+    return lambda: variable.assign(before)
+
+
+def test_equal_parameters_are_no_drift(models: list[NatGradModel]) -> None:
+    assert _messages(models) == [None] * 3
+
+
+def _unconstrained(parameter: Any) -> tf.Variable:
+    return parameter.unconstrained_variable
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [
+        (lambda m: _unconstrained(m.deep_gp.f_layers[0].q_mu), "layer_0.q_mu"),
+        (lambda m: _unconstrained(m.deep_gp.f_layers[1].q_sqrt), "layer_1.q_sqrt"),
+        (
+            lambda m: _unconstrained(m.deep_gp.f_layers[1].kernel.kernel.lengthscales),
+            "layer_1.kernel.kernel.lengthscales",
+        ),
+        (
+            lambda m: _unconstrained(m.deep_gp.likelihood.variance),
+            r"likelihood_layer\w*.likelihood.variance",  # Keras numbers these layers
+        ),
+        (lambda m: m.optimizer.variables[2], r"Adam's variable 2 \(v/layer_0_q_mu:0\)"),
+        (lambda m: m.step, "the number of steps"),
+    ],
+    ids=["q_mu", "q_sqrt", "lengthscales", "likelihood", "adam", "step"],
+)
+def test_the_parameter_that_differs_is_named_on_every_rank(
+    models: list[NatGradModel], variable: Callable[[NatGradModel], tf.Variable], name: str
+) -> None:
+    undo = _nudge(variable(models[1]))
+    messages = _messages(models)
+    undo()
+    assert _messages(models) == [None] * 3
+    # A rank tells of its own number of steps.
+    for rank, message in enumerate(messages):
+        step = int(rank == 1 and name == "the number of steps")
+        found = rf"after step {step}, {name} on rank 1 is not what it is on rank 0 \(1 of \d+ para"
+        assert re.match(found, message or ""), message
+
+
+def test_the_first_of_several_is_named_with_all_its_ranks(models: list[NatGradModel]) -> None:
+    undo = [
+        _nudge(_unconstrained(models[rank].deep_gp.f_layers[layer].q_mu))
+        for rank, layer in ((1, 1), (0, 0))
+    ]
+    messages = _messages(models)
+    for each in undo:
+        each()
+    # Rank 0 is the odd one here, but it is what the others are compared with.
+    (message,) = set(messages)
+    assert message is not None
+    assert "layer_0.q_mu on rank 1, 2 is not what it is on rank 0 (2 of " in message
+
+
+def test_every_variable_of_training_is_watched(models: list[NatGradModel]) -> None:
+    model, *_ = models
+    watched = [*model.trainable_variables, *model.optimizer.variables, model.step]
+    for variable in watched:
+        undo = _nudge(variable)
+        assert None not in _messages(models[:2]), variable.name
+        undo()
+    # Parameters that are not trained come from rank 0 as well.
+    for parameter in model.deep_gp.f_layers[0].mean_function.parameters:
+        undo = _nudge(_unconstrained(parameter))
+        assert None not in _messages(models[:2])
+        undo()
+
+
+def test_equal_breakdowns_are_no_drift(models: list[NatGradModel]) -> None:
+    variables = [_unconstrained(model.deep_gp.f_layers[0].q_mu) for model in models]
+    before = variables[0].numpy()
+    for variable in variables:
+        variable.assign(tf.fill(variable.shape, tf.constant(np.nan, tf.float64)))
+    messages = _messages(models)
+    for variable in variables:
+        variable.assign(before)
+    assert messages == [None] * 3
+
+
+def test_one_rank_has_nobody_to_compare_with(models: list[NatGradModel]) -> None:
+    class Refuses(OneProcess):
+        def gather(self, tensor: tf.Tensor) -> tf.Tensor:
+            raise AssertionError
+
+    model = models[0]
+    model.reducer = Refuses()
+    check_drift(model)
+
+
+def test_ranks_that_were_built_together_agree() -> None:
+    def build_and_check(reducer: Reducer) -> None:
+        check_drift(_model(reducer))
+
+    together(2, build_and_check)
