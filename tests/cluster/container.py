@@ -121,17 +121,19 @@ def run_trial(
     mounted = sorted(path for path in needed if path.startswith("/tmp/"))
     command = [*ISOLATE, "bash", str(ENTRYPOINT), *mounted]
     log = folder / "log"
-    with log.open("w") as output:
-        try:
-            ended = subprocess.run(
-                command,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"not done in {timeout} s; its log:\n{log.read_text()}") from error
+    try:
+        # A pipe, as in a container: ranks open /dev/stdout anew, and a file they would overwrite.
+        ended = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        log.write_bytes(error.output or b"")
+        raise TimeoutError(f"not done in {timeout} s; its log:\n{log.read_text()}") from error
+    log.write_bytes(ended.stdout)
     return Task(ended.returncode, log.read_text())
