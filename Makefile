@@ -10,10 +10,10 @@ HOROVOD := horovod==0.28.1
 # TensorFlow greets with lines about missing GPUs otherwise.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test test-all check bench lock clean
 
 help: ## Say what each target does
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: $(READY) ## Create .venv with everything, Horovod over Gloo included (idempotent)
 
@@ -28,8 +28,11 @@ $(READY): pyproject.toml constraints.txt Makefile scripts/find-python scripts/bu
 demo: setup ## Train a deep GP on 327,346 flights and report (under 6 minutes on 2 cores)
 	$(BIN)/natdgp train experiments/flights/const.yaml
 
-test: setup ## Run every test
+test: setup ## Run the tests, but for those marked slow
 	$(BIN)/python -m pytest
+
+test-all: setup ## Run every test, those marked slow too
+	$(BIN)/python -m pytest -m "slow or not slow"
 
 check: setup ## Lint, format, types, imports, experiment files
 	$(BIN)/ruff check .

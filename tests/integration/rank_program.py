@@ -65,6 +65,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "aggregation": Aggregation(3),
     },
 }
+SOME = (
+    "two layers",
+    "student_t, all aggregated",
+    "three layers, all guaranteed",
+    "three unlike layers, sharded",
+)
+"""Those that more than two ranks run: starting and tracing takes its time on every rank."""
+
 EVALUATED = ("two layers", "student_t, all in a trust region")
 
 
@@ -135,7 +143,8 @@ def variables(model: NatGradModel) -> Arrays:
 
 def run_variants(reducer: Reducer) -> Arrays:
     held: Arrays = {}
-    for name, variant in VARIANTS.items():
+    for name in VARIANTS if reducer.size <= 2 else SOME:
+        variant = VARIANTS[name]
         model = build(variant, reducer)
         losses = train(model, reducer)
         check_drift(model)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.integration.rank_program import EVALUATED, VARIANTS
+from tests.integration.rank_program import SOME, VARIANTS
 
 SAME = 1e-8
 """Relative to the largest number of an array: the order of summation, over 50 steps in float64."""
@@ -56,10 +56,11 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Held:
     return _run(tmp_path_factory.mktemp("one"), 1, "variants")[0]
 
 
-@pytest.fixture(scope="module", params=[2, 3, 4])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow), 4])
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Held]:
     folder = tmp_path_factory.mktemp(f"ranks-{request.param}")
-    return _run(folder, request.param, "variants", "without_reduction", "stock")
+    drifting = ["without_reduction", "stock"] if request.param == 2 else []
+    return _run(folder, request.param, "variants", *drifting)
 
 
 def _of(held: Held, program: str) -> dict[str, npt.NDArray[np.float64]]:
@@ -74,35 +75,36 @@ def _distance(one: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> f
     return float(np.max(np.abs(one - other)) / max(float(np.max(np.abs(one))), 1e-300))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_rank_holds_the_same_bits(several: list[Held], variant: str) -> None:
-    first, *others = (_of(held, f"variants/{variant}") for held in several)
+def test_every_rank_holds_the_same_bits(several: list[Held]) -> None:
+    first, *others = (_of(held, "variants") for held in several)
+    assert len(first) > 100
     for other in others:
         for name, array in first.items():
             np.testing.assert_array_equal(other[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_ranks_train_what_one_process_trains(one: Held, several: list[Held], variant: str) -> None:
-    alone, together = (_of(held, f"variants/{variant}") for held in (one, several[0]))
-    assert alone.keys() == together.keys()
-    far = {n: d for n in alone if not (d := _distance(alone[n], together[n])) <= SAME}
+def test_ranks_train_what_one_process_trains(one: Held, several: list[Held]) -> None:
+    alone, together = (_of(held, "variants") for held in (one, several[0]))
+    trained = {name.split("/")[0] for name in together}
+    assert trained == set(VARIANTS if len(several) == 2 else SOME)
+    far = {n: d for n in together if not (d := _distance(alone[n], together[n])) <= SAME}
     assert not far
-    losses = alone["loss"]
-    assert losses[-1] < losses[0] - 0.1  # they do train
+    for variant in trained:
+        losses = alone[f"{variant}/loss"]
+        assert losses[-1] < losses[0] - 0.1, variant  # they do train
 
 
 @pytest.mark.parametrize("rows", ["203 rows", "3 rows"])
-@pytest.mark.parametrize("variant", EVALUATED)
 def test_validation_figures_do_not_depend_on_the_ranks(
-    one: Held, several: list[Held], variant: str, rows: str
+    one: Held, several: list[Held], rows: str
 ) -> None:
-    names = [name for name in one if name.startswith(f"variants/{variant}/{rows} ")]
-    assert len(names) == 9
+    names = [name for name in several[0] if f"/{rows} " in name]
+    assert len(names) == 9 * (2 if len(several) == 2 else 1)  # figures of each variant evaluated
     for name in names:
         np.testing.assert_allclose(several[0][name], one[name], rtol=1e-9, err_msg=name)
 
 
+@pytest.mark.parametrize("several", [2], indirect=True)
 def test_without_the_reducer_ranks_drift_and_are_told(several: list[Held]) -> None:
     first, second = (_of(held, "without_reduction") for held in several[:2])
     drift = str(first.pop("drift"))
@@ -112,6 +114,7 @@ def test_without_the_reducer_ranks_drift_and_are_told(several: list[Held]) -> No
     assert max(_distance(first[name], second[name]) for name in first) > 1e-2
 
 
+@pytest.mark.parametrize("several", [2], indirect=True)
 def test_gpflux_under_horovods_optimizer_drifts(several: list[Held]) -> None:
     """The reason this project exists; should this fail, the stack has changed."""
     first, second = (_of(held, "stock") for held in several[:2])

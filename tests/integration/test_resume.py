@@ -61,6 +61,24 @@ def test_resumed_run_equals_an_uninterrupted_one(
         assert bench.metrics(straight, group) == bench.metrics(broken, group)
 
 
+def test_a_run_interrupted_between_aggregated_batches_equals_an_uninterrupted_one(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    """After 4 batches of which 3 make a step, the gradients of the fourth are in the checkpoint."""
+    small_experiment["optimizations"] = {"aggregation_frequency": 3}
+    straight = bench.new(small_experiment, "straight")
+    bench.go(straight)
+    broken = bench.new(small_experiment, "broken")
+    bench.go(broken, Watcher(act_at=4, act=lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert broken.checkpoints()[-1].steps == 4
+    state = _last_state(broken)
+    (kept,) = (value for name, value in state.items() if name.startswith("aggregator/"))
+    assert kept[-1] == 32  # examples
+    bench.go(broken)
+    _assert_equal(_last_state(straight), _last_state(broken))
+    assert bench.metrics(straight, "validation") == bench.metrics(broken, "validation")
+
+
 def test_different_steps_and_seeds_differ(bench: Bench, small_experiment: dict[str, Any]) -> None:
     """The comparison above can fail."""
     one = bench.new(small_experiment, "one")

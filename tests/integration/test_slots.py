@@ -159,6 +159,7 @@ def test_interrupted_on_two_slots_and_resumed_on_one(
     assert read_experiment(two.config).config["resources"]["slots_per_trial"] == 1
 
 
+@pytest.mark.slow
 def test_interrupted_on_one_slot_and_resumed_on_two(
     bench: Bench, straight: RunFolder, small_experiment: dict[str, Any]
 ) -> None:
@@ -172,7 +173,7 @@ def test_interrupted_on_one_slot_and_resumed_on_two(
     assert read_experiment(folder.config).config["resources"]["slots_per_trial"] == 2
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path, rank: int
 ) -> None:
@@ -193,6 +194,7 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     _assert_same(bench, straight, two)
 
 
+@pytest.mark.slow
 def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> None:
     command = _start(file, "--slots", "2", "--out", tmp_path / "two")
     _await_line(command, "Writing to")
@@ -218,6 +220,7 @@ def test_a_breakdown_on_all_ranks_is_told_once(
     assert [(status, err) for status, _, err in ended] == [(1, ""), (1, "")]
 
 
+@pytest.mark.slow
 def test_an_exception_of_one_rank_is_shown_with_its_number(
     small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -61,4 +61,8 @@ class Aggregator(tf.Module):
     def keep_on_one_rank(self) -> None:
         """After all ranks have loaded rank 0's checkpoint: forget it on the others."""
         if self._reducer.rank > 0:
-            self._sum.assign(tf.zeros_like(self._sum))
+            self.forget()
+
+    def forget(self) -> None:
+        """Forget what was kept, as a run does that begins with another one's checkpoint."""
+        self._sum.assign(tf.zeros_like(self._sum))

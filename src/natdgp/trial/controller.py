@@ -119,6 +119,8 @@ class DeepGPController(keras.TFKerasTrialController):
                 started,
             )
             self.model.step.assign(started)
+            if self.model.aggregator is not None:
+                self.model.aggregator.forget()
             self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
             self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
 
