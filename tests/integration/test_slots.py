@@ -138,6 +138,7 @@ def test_two_slots_train_what_one_process_trains(
     assert json.loads(two.summary.read_text())["steps"] == 12
 
 
+@pytest.mark.slow
 def test_interrupted_on_two_slots_and_resumed_on_one(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> 
     assert _alive(alive) == []
 
 
+@pytest.mark.slow
 def test_a_breakdown_on_all_ranks_is_told_once(
     small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:
