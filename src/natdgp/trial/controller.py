@@ -54,6 +54,12 @@ class DeepGPController(keras.TFKerasTrialController):
             self.workloads = self._validation_first(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
 
+    def _configure_callbacks(self, user_callbacks: list[Any] | None) -> None:
+        # Determined has Horovod broadcast all variables after the first batch. They are equal
+        # already, but for what each rank has aggregated of its own gradients.
+        super()._configure_callbacks(user_callbacks)
+        self.callback_list.callbacks = [self.multiplexer]
+
     def _validation_is_due(self) -> bool:
         started = bool(self.wlsq.state.steps_completed > 0)
         return started and bool(self.wlsq.batches_until_val() < 1)
