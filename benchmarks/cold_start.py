@@ -38,6 +38,7 @@ from rich.table import Table
 from natdgp import NaturalGradient
 from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
 from natdgp.models import TaskShape
+from natdgp.natgrad.optimizer import PositiveDefinite
 from natdgp.settings import Settings
 from natdgp.training import build_optimizers, build_training_model, gamma_at
 from uci_accuracy import REPOSITORY, as_parquet
@@ -64,7 +65,7 @@ class Arm:
     """Step length of the inner layer, without a ramp; None for that of the last layer."""
     inner_max_kl: float | None = None
     """Trust region of the inner layer's step."""
-    positive_definite: str = "fallback"
+    positive_definite: PositiveDefinite = "fallback"
     inner_q_sqrt_scale: float = 1e-5
     learning_rate: float = 0.01
     """Of Adam."""
@@ -166,7 +167,7 @@ class Run:
         self._natural: list[NaturalGradient] = [
             NaturalGradient(
                 optimizer.gamma,
-                positive_definite=arm.positive_definite,  # type: ignore[arg-type]
+                positive_definite=arm.positive_definite,
                 max_kl=None if layer is model.deep_gp.f_layers[-1] else arm.inner_max_kl,
             )
             for layer, optimizer in zip(model.natgrad_layers, optimizers, strict=False)
@@ -270,7 +271,8 @@ def read_curves(file: Path | None) -> list[Curve]:
 def mean_over_seeds(curves: Iterable[Curve], step: int) -> tuple[float, float]:
     """Mean seconds and mean NLPD."""
     values = [curve.at(step) for curve in curves]
-    return tuple(statistics.fmean(column) for column in zip(*values, strict=True))  # type: ignore[return-value]
+    seconds, nlpd = zip(*values, strict=True)
+    return statistics.fmean(seconds), statistics.fmean(nlpd)
 
 
 def table(title: str, arms: dict[str, Arm], curves: Sequence[Curve]) -> Table:

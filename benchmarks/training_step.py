@@ -40,7 +40,7 @@ from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingV
 from gpflow.kernels import SharedIndependent, SquaredExponential
 
 from natdgp.models import GPLayer, TaskShape
-from natdgp.models.conditional import BLOCK
+from natdgp.models.conditional import block_width
 from natdgp.settings import Settings
 from natdgp.training import NatGradModel, build_optimizers, build_training_model
 
@@ -226,7 +226,7 @@ def products_side(layers: int, M: int) -> Side:
             lambda: tf.matmul(square, A, transpose_a=True),  # its gradient
             lambda: tf.matmul(A, A, transpose_b=True),  # and that of L
         ]
-        width = BLOCK if P > 1 else M
+        width = block_width(M, P)
         for start in range(0, M, width):
             columns = min(width, M - start)
             stacked, B = random(P * columns, M - start), random(P * columns, BATCH)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import uuid
@@ -14,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.launch import free_ports
 from tests.cluster.image import ENVIRONMENT, Image
 from tests.cluster.master import StandInMaster
 from tests.cluster.submission import sample
@@ -42,15 +41,6 @@ def why_not_here() -> str | None:
     if os.geteuid() or tried.returncode:
         return f"a task's container needs root and namespaces: {tried.stderr.strip()}"
     return None
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on at the moment."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def basic_environment(image: Image, home: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from rich.console import Console
 
 from natdgp.local.exchange import Exchange, Orders
@@ -107,7 +107,7 @@ def _command(horovodrun: Path, slots: int, exchange: Exchange) -> list[str]:
 
 
 def _environment(slots: int, exchange: Exchange, gpus: bool) -> dict[str, str]:
-    publish, pull = _free_ports(2)
+    publish, pull = free_ports(2)
     return {
         **os.environ,
         **({} if gpus else threads_for(slots, os.environ)),
@@ -120,7 +120,8 @@ def _environment(slots: int, exchange: Exchange, gpus: bool) -> dict[str, str]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at the moment."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -120,9 +121,15 @@ class _Block(NamedTuple):
     """[P, N], the mean, in the first block; nothing in the others."""
 
 
+def block_width(M: int, P: int) -> int:
+    """Columns of each block of P factors [M, M]: as equal as can be, the last one smaller."""
+    blocks = math.ceil(M / (BLOCK if P > 1 else BLOCK_ALONE))
+    return math.ceil(M / blocks)
+
+
 def _blocks(q_mu: tf.Tensor, q_sqrt: tf.Tensor, A: tf.Tensor) -> list[_Block]:
     P, M, _ = q_sqrt.shape
-    width = -(-M // -(-M // (BLOCK if P > 1 else BLOCK_ALONE)))  # equal blocks
+    width = block_width(M, P)
     transposed = tf.linalg.matrix_transpose(q_sqrt)
     blocks = []
     for start in range(0, M, width):

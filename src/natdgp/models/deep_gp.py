@@ -17,7 +17,7 @@ from natdgp.natgrad.parameters import lower_triangle
 
 
 class GPLayer(gpflux.layers.GPLayer):
-    """A GPflux layer whose samples are a pure function of (seed, step, layer, row).
+    """A GPflux layer whose samples are a pure function of (seed, layer, position).
 
     The first layer samples each of its n rows S times, so that S samples cost one evaluation of
     it; later layers see S * n rows, sample-major.

@@ -84,11 +84,12 @@ def _where_not_valid(
         return merged, ~first.valid & second.valid
 
     rare = _uninlined(replaced) if tf.inside_function() else replaced
-    return tf.cond(  # type: ignore[no-any-return]
+    chosen: tuple[Step, tf.Tensor] = tf.cond(
         tf.reduce_all(step.valid),
         lambda: (step, tf.zeros_like(step.valid)),
         lambda: rare(*step, *arguments),
     )
+    return chosen
 
 
 def _uninlined(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,9 +98,10 @@ def _uninlined(function: Callable[..., Any]) -> Callable[..., Any]:
     Of a branch that is not taken, TensorFlow still visits every node; for a branch of hundreds of
     nodes that is some percent of a small step.
     """
-    return tf.function(  # type: ignore[no-any-return]
+    node: Callable[..., Any] = tf.function(
         function, autograph=False, experimental_attributes={"_noinline": True}
     )
+    return node
 
 
 def within(max_kl: float, divergence: Divergence, step: SafeStepFunction) -> SafeStepFunction:
@@ -155,13 +157,14 @@ def within(max_kl: float, divergence: Divergence, step: SafeStepFunction) -> Saf
                 _Bound(tf.where(too_long, gamma, long.gamma), tf.where(too_long, kl, long.kl)),
             )
 
+        best: SafeStep
         _, best, *_ = tf.while_loop(
             lambda number, best, settled, short, long: ~tf.reduce_all(settled),
             body,
             (tf.constant(1), _choose(settled, full, stay), settled, short, long),
             maximum_iterations=TRIALS,
         )
-        return best  # type: ignore[no-any-return]
+        return best
 
     return safe
 

@@ -21,8 +21,8 @@ from natdgp.training.predictive import Predictive, PredictiveSums
 from natdgp.training.sharded_steps import ShardedSteps
 
 Batch = Mapping[str, tf.Tensor]
-"""`inputs` [n, D] and `targets` [n, Q], standardised, and `positions` [n], the rows' places in the
-endless stream of examples (training) or in the validation rows."""
+"""`inputs` [n, D] and `targets` [n, Q], standardised, and `positions` [n], consecutive: the
+rows' places in the endless stream of examples (training) or in the validation rows."""
 
 
 class NatGradModel(gpflux.optimization.NatGradModel):

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from natdgp.local import launch
@@ -70,7 +70,7 @@ def test_a_launcher_that_failed_is_told_with_its_last_lines(
 
 
 def test_ports_are_free_and_different() -> None:
-    first, second = launch._free_ports(2)
+    first, second = launch.free_ports(2)
     assert first != second
 
 

@@ -66,7 +66,8 @@ def with_eigenvalues(seed: int, eigenvalues: FloatArray) -> FloatArray:
     P, M = eigenvalues.shape
     Q = np.linalg.qr(np.random.default_rng(seed).normal(size=(P, M, M)))[0]
     C = np.einsum("pij,pj,pkj->pik", Q, eigenvalues, Q)
-    return 0.5 * (C + np.transpose(C, (0, 2, 1)))  # type: ignore[no-any-return]
+    symmetric: FloatArray = 0.5 * (C + np.transpose(C, (0, 2, 1)))
+    return symmetric
 
 
 def exact_step(problem: Problem, gamma: float) -> tuple[FloatArray, FloatArray]:
@@ -95,4 +96,5 @@ def relative_error(actual: Any, expected: FloatArray) -> float:
 
 
 def in_graph(function: Callable[..., Any]) -> Callable[..., Any]:
-    return tf.function(function, autograph=False)  # type: ignore[no-any-return]
+    traced: Callable[..., Any] = tf.function(function, autograph=False)
+    return traced
