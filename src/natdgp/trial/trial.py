@@ -117,20 +117,10 @@ class DeepGPTrial(keras.TFKerasTrial):
         except TooFewRows as error:
             logger.error("%s", error)
             raise det.InvalidHP(str(error)) from error
-        optimizers = build_optimizers(self.settings, model, self._wrap_optimizer)
+        optimizers = build_optimizers(self.settings, model, self.context.wrap_optimizer)
         wrapped = self.context.wrap_model(model)
         wrapped.compile(optimizer=optimizers)
         return wrapped
-
-    def _wrap_optimizer(self, adam: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-        # Horovod's optimizer would count batches of its own, beside the model, which has added up
-        # all of them already when Adam is called.
-        context = self.context
-        frequency, context._aggregation_frequency = context._aggregation_frequency, 1
-        try:
-            return context.wrap_optimizer(adam)
-        finally:
-            context._aggregation_frequency = frequency
 
     def _reducer(self) -> Reducer:
         if self.context.distributed.size == 1:
