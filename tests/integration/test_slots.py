@@ -138,6 +138,22 @@ def test_two_slots_train_what_one_process_trains(
     assert json.loads(two.summary.read_text())["steps"] == 12
 
 
+def test_two_slots_aggregate_what_one_process_aggregates(
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+    tmp_path: Path,
+) -> None:
+    """Determined's broadcast after the first batch would give rank 0's gradients to all."""
+    small_experiment["optimizations"] = {"aggregation_frequency": 3}
+    straight = bench.new(small_experiment, "straight")
+    bench.go(straight)
+    file = write_experiment(small_experiment)
+    status, _, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two"))
+    assert (status, err) == (0, "")
+    _assert_same(bench, straight, RunFolder.open(tmp_path / "two"))
+
+
 @pytest.mark.slow
 def test_interrupted_on_two_slots_and_resumed_on_one(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
