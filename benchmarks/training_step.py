@@ -41,6 +41,7 @@ from gpflow.kernels import SharedIndependent, SquaredExponential
 
 from natdgp.models import GPLayer, TaskShape
 from natdgp.models.conditional import block_width
+from natdgp.parallel import Reducer
 from natdgp.settings import Settings
 from natdgp.training import NatGradModel, build_optimizers, build_training_model
 
@@ -84,29 +85,43 @@ def data() -> tuple[FloatArray, FloatArray]:
     return X, (Y - Y.mean()) / Y.std()
 
 
-def our_model(layers: int, M: int, X: FloatArray) -> NatGradModel:
+def our_model(
+    layers: int,
+    M: int,
+    X: FloatArray,
+    reducer: Reducer | None = None,
+    **natural_gradient: str,
+) -> NatGradModel:
+    """natdgp's model; its natural-gradient step is GPflow's, unless other settings are given."""
     settings = Settings.read(
         {
             "global_batch_size": BATCH,
             "model": {"layers": layers, "inducing_points": M, "hidden_width": WIDTH},
-            "natural_gradient": {"layers": "all", "gamma": GAMMA},
+            "natural_gradient": {
+                "layers": "all",
+                "gamma": GAMMA,
+                "positive_definite": "fallback",
+                **natural_gradient,
+            },
             "adam": {"learning_rate": RATE},
         },
         {"source": "flights"},
     )
     shape = TaskShape(num_data=NUM_DATA, input_dim=WIDTH, output_dim=1)
-    model = build_training_model(settings, shape, np.ones(1), seed=0, X=X)
+    model = build_training_model(settings, shape, np.ones(1), seed=0, X=X, reducer=reducer)
     model.compile(optimizer=build_optimizers(settings, model, lambda adam: adam))
     return model
 
 
-def natdgp_side(model: NatGradModel, X: FloatArray, Y: FloatArray) -> Side:
+def our_step(model: NatGradModel, X: FloatArray, Y: FloatArray) -> Callable[[], Any]:
+    """The training step on one batch of these rows, compiled into a graph."""
     batch = {
-        "inputs": tf.constant(X[:BATCH]),
-        "targets": tf.constant(Y[:BATCH]),
-        "positions": tf.range(BATCH, dtype=tf.int64),
+        "inputs": tf.constant(X),
+        "targets": tf.constant(Y),
+        "positions": tf.range(len(X), dtype=tf.int64),
     }
-    return Side("natdgp", tf.function(lambda: model.train_step(batch)))
+    step: Callable[[], Any] = tf.function(lambda: model.train_step(batch))
+    return step
 
 
 def gpflux_side(ours: NatGradModel, X: FloatArray, Y: FloatArray) -> Side:
@@ -248,7 +263,8 @@ def products_side(layers: int, M: int) -> Side:
 def measure(layers: int, M: int, rounds: int) -> dict[str, float]:
     X, Y = data()
     model = our_model(layers, M, X)
-    sides = [natdgp_side(model, X, Y), gpflux_side(model, X, Y)]
+    ours = Side("natdgp", our_step(model, X[:BATCH], Y[:BATCH]))
+    sides = [ours, gpflux_side(model, X, Y)]
     if importlib.util.find_spec("gpytorch") is not None:
         sides.append(gpytorch_side(model, X, Y))
     sides.append(products_side(layers, M))

@@ -104,6 +104,13 @@ def _go_on_alone(bench: Bench, folder: RunFolder) -> None:
 
 
 @pytest.fixture
+def small_experiment(small_experiment: dict[str, Any]) -> dict[str, Any]:
+    """Which asks for no log line about where steps are taken."""
+    small_experiment["hyperparameters"]["natural_gradient"]["placement"] = "replicated"
+    return small_experiment
+
+
+@pytest.fixture
 def file(small_experiment: dict[str, Any], write_experiment: Callable[..., Path]) -> Path:
     return write_experiment(small_experiment)
 
@@ -119,8 +126,10 @@ def straight(bench: Bench, small_experiment: dict[str, Any]) -> RunFolder:
 def test_two_slots_train_what_one_process_trains(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
-    status, out, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two"))
-    assert (status, err) == (0, "")
+    auto = ["--set", "hyperparameters.natural_gradient.placement=auto"]
+    status, out, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two", *auto))
+    assert status == 0
+    assert re.fullmatch("natural_gradient.placement is auto: replicated; with .*\n", err)
     lines = out.splitlines()
     assert lines[0] == f"Writing to {tmp_path / 'two'}"
     assert [line for line in lines if line.startswith("[")] == []  # horovodrun's prefixes
@@ -132,7 +141,7 @@ def test_two_slots_train_what_one_process_trains(
     assert read_experiment(two.config).config["resources"]["slots_per_trial"] == 2
     (session,) = json.loads(two.manifest.read_text())["sessions"]
     assert (session["slots"], session["ended_as"], session["steps"]) == (2, "completed", 12)
-    assert session["command"].endswith("--slots 2 --out " + str(tmp_path / "two"))
+    assert f"--slots 2 --out {tmp_path / 'two'}" in session["command"]
     assert len(list(two.tensorboard.glob("events.out.tfevents*"))) >= 1
     assert len({p.name.split(".")[-3] for p in two.tensorboard.iterdir()}) == 1  # one process's
     assert json.loads(two.summary.read_text())["steps"] == 12

@@ -49,7 +49,9 @@ def whitened_marginals(
     :param inducing: inducing inputs, [M, D].
     :param kernel: one kernel for all latent GPs.
     :param q_mu: means of the whitened inducing outputs.
-    :param q_sqrt: lower-triangular square roots of their covariances.
+    :param q_sqrt: lower-triangular square roots of their covariances, as
+        :func:`~natdgp.natgrad.parameters.lower_triangle` gives them: of the gradient that they
+        receive only the lower triangle is right.
     """
     shared, points = kernel.kernel, inducing.inducing_variable
     Kuu = gpflow.covariances.Kuu(points, shared, jitter=gpflow.default_jitter())  # [M, M]
@@ -70,7 +72,7 @@ def _mean_and_difference(
     of the loss). With B_p = q_sqrt_p' A and G_p = 2 B_p diag(var_bar_p),
 
         q_mu_bar     = A mean_bar
-        q_sqrt_p_bar = tril(A G_p')
+        q_sqrt_p_bar = A G_p' in its lower triangle; what stands above it means nothing
         A_bar        = q_mu mean_bar' + sum_p q_sqrt_p G_p - 2 A diag(sum_p var_bar_p)
         Kuf_bar      = L'^-1 A_bar
         Kuu_bar      = -L'^-1 Phi(A_bar A') L^-1
@@ -175,4 +177,4 @@ def _block_gradients(
         )
         for start, end in zip([block.start for block in blocks], ends, strict=True)
     ]
-    return q_mu_bar, tf.linalg.band_part(transposed, -1, 0), tf.concat(A_bar, axis=0)
+    return q_mu_bar, transposed, tf.concat(A_bar, axis=0)

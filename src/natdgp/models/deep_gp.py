@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gpflow
@@ -30,6 +31,22 @@ class GPLayer(gpflux.layers.GPLayer):
         super().__init__(*args, **kwargs)
         self._index = index
         self._noise = noise
+        self._held: tf.Tensor | None = None
+
+    @contextlib.contextmanager
+    def holding_q_sqrt(self) -> Iterator[tf.Tensor]:
+        """q_sqrt, [P, M, M], unpacked once: what is computed inside is computed of this tensor.
+
+        Its gradient is that of the matrix, where the gradient of the parameter would be packed.
+        """
+        self._held = self._q_sqrt_matrix()
+        try:
+            yield self._held
+        finally:
+            self._held = None
+
+    def _q_sqrt_matrix(self) -> tf.Tensor:
+        return lower_triangle(self.q_sqrt) if self._held is None else self._held
 
     def predict(
         self, inputs: tf.Tensor, *, full_cov: bool = False, full_output_cov: bool = False
@@ -43,16 +60,13 @@ class GPLayer(gpflux.layers.GPLayer):
             self.inducing_variable,
             self.kernel,
             tf.convert_to_tensor(self.q_mu),
-            lower_triangle(self.q_sqrt),
+            self._q_sqrt_matrix(),
         )
         return mean + self.mean_function(inputs), var
 
     def prior_kl(self) -> tf.Tensor:
         """KL[q(u) || p(u)], summed over latent GPs; scalar, in nats."""
-        return whitened_kl(
-            tf.convert_to_tensor(self.q_mu),
-            tf.convert_to_tensor(self.q_sqrt.unconstrained_variable),
-        )
+        return whitened_kl(tf.convert_to_tensor(self.q_mu), self._q_sqrt_matrix())
 
     def _convert_to_tensor_fn(self, distribution: tfp.distributions.Distribution) -> tf.Tensor:
         mean, std = distribution.loc, distribution.scale.diag  # [n, Q], or [S * n, Q] further in

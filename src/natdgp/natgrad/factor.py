@@ -14,6 +14,8 @@ again. On the CPU it also writes a warning to the log, once for each failure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 from check_shapes import check_shapes
 
@@ -34,16 +36,39 @@ def upper_product(A: tf.Tensor, L: tf.Tensor) -> tf.Tensor:
     :returns: a matrix whose strictly lower triangle holds parts of the product or zeros, and means
         nothing.
     """
-    M = L.shape[-1]
+
+    def columns(start: int, end: int | None) -> tf.Tensor:
+        return tf.matmul(A[:, start:, :end], L[:, start:, start:end], transpose_a=True)
+
+    return _upper_by_columns(columns, L.shape[-1])
+
+
+@check_shapes("C: [P, M, M]", "return: [P, M, M]")
+def upper_square(C: tf.Tensor) -> tf.Tensor:
+    """The upper triangle of C C, for symmetric C: two thirds of the work with three blocks.
+
+    :returns: as :func:`upper_product`.
+    """
+    return _upper_by_columns(
+        lambda start, end: tf.matmul(C[:, :end], C[:, :, start:end]), C.shape[-1]
+    )
+
+
+def _upper_by_columns(columns: Callable[[int, int | None], tf.Tensor], M: int | None) -> tf.Tensor:
+    """A matrix put together of blocks of its columns, of each the rows down to the diagonal.
+
+    :param columns: rows 0 to `end` of the columns from `start` to `end`.
+    :param M: its size; one block if it is small, or not known when the graph is traced.
+    """
     if M is None or M < 2 * COLUMNS:
-        return tf.matmul(A, L, transpose_a=True)
-    columns = []
+        return columns(0, M)
+    blocks = []
     width = -(-M // min(8, M // COLUMNS))
     for start in range(0, M, width):
         end = min(start + width, M)
-        column = tf.matmul(A[:, start:, :end], L[:, start:, start:end], transpose_a=True)
-        columns.append(tf.pad(column, [[0, 0], [0, M - end], [0, 0]]) if end < M else column)
-    return tf.concat(columns, axis=2)
+        block = columns(start, end)
+        blocks.append(tf.pad(block, [[0, 0], [0, M - end], [0, 0]]) if end < M else block)
+    return tf.concat(blocks, axis=2)
 
 
 @check_shapes("C: [P, M, M]", "L: [P, M, M]", "return: [P, M, M]")

@@ -213,8 +213,7 @@ class NaturalGradient(GPflowNaturalGradient):
         """Step one q(u), unless its gradients are not finite."""
         xi_transform = self.xi_transform if xi_transform is None else xi_transform
         gamma = self.current_gamma(q_mu.dtype)
-        # A sum is finite only if every term is; it is cheaper than asking each.
-        finite = tf.math.is_finite(tf.reduce_sum(q_mu_grad) + tf.reduce_sum(q_sqrt_grad))
+        finite = are_finite(q_mu_grad, q_sqrt_grad)
 
         def go() -> None:
             self.refused_in_a_row.assign(0, read_value=False)
@@ -275,13 +274,21 @@ class NaturalGradient(GPflowNaturalGradient):
     def propose(
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
     ) -> SafeStep:
-        """Where a step would lead, without taking it: for steps that are shared out over processes.
+        """Where a step would lead, without taking it: for steps that are shared out over processes,
+        or whose q_sqrt is at hand. XiNat and XiSqrtMeanVar only.
 
         :param q_mu: [M, P]; any part of the latent GPs of a q(u).
         :param q_sqrt: [P, M, M].
         :param q_mu_grad: [M, P].
-        :param q_sqrt_grad: [P, M, M], with respect to q_sqrt itself.
+        :param q_sqrt_grad: [P, M, M], with respect to q_sqrt itself; what stands above its
+            diagonal is not read.
+        :raises TypeError: for another transformation.
         """
+        if type(self.xi_transform) not in (XiNat, XiSqrtMeanVar):
+            raise TypeError(
+                f"{type(self.xi_transform).__name__} has no step in closed form; use XiNat or "
+                "XiSqrtMeanVar, or apply_gradients, which takes GPflow's step"
+            )
         step = self._step_function(self.xi_transform, is_diagonal=q_sqrt.shape.rank == 2)
         return step(q_mu, q_sqrt, q_mu_grad, q_sqrt_grad, self.current_gamma(q_mu.dtype))
 
@@ -358,6 +365,11 @@ class NaturalGradient(GPflowNaturalGradient):
                 "xi_transform": deserialize_transform(config["xi_transform"], custom_objects),
             }
         )
+
+
+def are_finite(q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor) -> tf.Tensor:
+    """Whether all numbers of both gradients are; a sum is only if every term is."""
+    return tf.math.is_finite(tf.reduce_sum(q_mu_grad) + tf.reduce_sum(q_sqrt_grad))
 
 
 def numbers_of(step: SafeStep) -> tf.Tensor:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import gpflow
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -53,9 +52,7 @@ def lower_triangle(parameter: gpflow.Parameter) -> tf.Tensor:
 
     @tf.custom_gradient
     def unpacked(vector: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return transform.forward(vector), lambda bar: packed_triangle(
-            tf.linalg.band_part(bar, -1, 0)
-        )
+        return transform.forward(vector), packed_triangle
 
     return unpacked(tf.convert_to_tensor(parameter.unconstrained_variable))
 
@@ -67,21 +64,23 @@ def _is_packed(parameter: gpflow.Parameter) -> bool:
 
 
 def packed_triangle(L: tf.Tensor) -> tf.Tensor:
-    """[P, M, M] lower triangular to [P, M (M + 1) / 2], the inverse of TFP's `FillTriangular`.
+    """The lower triangle of [P, M, M] as [P, T], the inverse of TFP's `FillTriangular`.
 
-    TFP winds the triangle up in a spiral: the vector starts with the last row, backwards, and goes
-    on with the other rows, whose upper half of zeros is filled with the lower half turned around.
-    The rows after the first half hold nothing that is not in that already.
+    T = M (M + 1) / 2. TFP unpacks a vector x by writing x[M:] and then x backwards, M M numbers in
+    all, as the rows of a matrix, of which it keeps the lower triangle. So x[j] stands at j - M and
+    at M M - 1 - j, and one of the two is below the diagonal or on it.
+
+    :param L: whatever stands above the diagonal is not read.
     """
-    shape = tf.shape(L)
-    P, M = shape[0], shape[1]
-    others = tf.reshape(L[:, :-1, :], [P, M * (M - 1)])
-    half = M * (M - 1) // 2
-    wound = others[:, :half] + tf.reverse(others[:, half:], axis=[1])
-    return tf.concat([tf.reverse(L[:, -1, :], axis=[1]), wound], axis=1)
+    M = L.shape[-1]
+    T = M * (M + 1) // 2
+    flat = tf.reshape(L, [-1, M * M])
+    backwards = tf.reverse(flat[:, M * M - T :], axis=[1])
+    in_order = tf.pad(flat[:, : T - M], [[0, 0], [M, 0]])
+    place = np.arange(T) - M
+    return tf.where((place >= 0) & (place % M <= place // M), in_order, backwards)
 
 
-def packed_diagonal(M: int) -> npt.NDArray[np.int64]:
-    """Where the diagonal of an [M, M] triangle stands in the vector it is packed into, [M]."""
-    flat = np.arange(M, dtype=np.int64) * (M + 1)
-    return np.where(flat < M * (M - 1) // 2, flat + M, M * M - 1 - flat)
+def unpacked_triangle(packed: tf.Tensor) -> tf.Tensor:
+    """The lower-triangular matrices [P, M, M] of :func:`packed_triangle`."""
+    return tfp.math.fill_triangular(packed)

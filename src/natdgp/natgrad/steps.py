@@ -32,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 from check_shapes import check_shapes
 
-from natdgp.natgrad.factor import times_inverse_factor, upper_product
+from natdgp.natgrad.factor import times_inverse_factor, upper_product, upper_square
 
 _FULL = (
     "q_mu: [M, P]",
@@ -108,10 +108,10 @@ def guaranteed_natural_step(
     Not valid only where squaring C leaves no digits: ||C||^2 times the rounding unit near 1.
     """
     gamma = per_latent(gamma, q_mu)
-    upper = tf.linalg.band_part(_upper_C(q_sqrt, q_sqrt_grad, gamma), 0, -1)
-    strict = tf.linalg.set_diag(upper, tf.zeros_like(tf.transpose(q_mu)))
-    C = upper + tf.linalg.matrix_transpose(strict)
-    return _natural(q_mu, q_sqrt, q_mu_grad, gamma, C + 0.5 * tf.matmul(C, C))
+    upper = _upper_C(q_sqrt, q_sqrt_grad, gamma)
+    above = tf.linalg.band_part(tf.ones(tf.shape(upper)[1:], tf.bool), 0, -1)
+    C = tf.where(above, upper, tf.linalg.matrix_transpose(upper))
+    return _natural(q_mu, q_sqrt, q_mu_grad, gamma, C + 0.5 * upper_square(C))
 
 
 @check_shapes(*_FULL)

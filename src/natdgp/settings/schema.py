@@ -185,10 +185,10 @@ class NaturalGradientSettings(Frozen):
     max_kl: PositiveFloat | None = None
     """Trust region: a step whose KL(new q || old q) would be larger is shortened, for each latent
     GP; by default steps are not bounded."""
-
-    placement: Literal["replicated", "sharded"] = "replicated"
+    placement: Literal["replicated", "sharded", "auto"] = "auto"
     """On several slots, whether each takes every step (`replicated`), or the latent GPs are shared
-    out among the slots (`sharded`); batches that are aggregated are always stepped by all."""
+    out among the slots (`sharded`); `auto` takes what a model of the cost says is faster
+    (docs/scaling.md). Batches that are aggregated are always stepped by all."""
 
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:

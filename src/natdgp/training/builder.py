@@ -15,6 +15,7 @@ from natdgp.parallel import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training.aggregation import Aggregation
 from natdgp.training.model import NatGradModel
+from natdgp.training.placement import shards_steps
 from natdgp.training.schedules import gamma_at
 
 
@@ -41,15 +42,24 @@ def build_training_model(
     :raises TooFewRows: on all ranks, if rank 0 has fewer distinct rows than inducing points.
     """
     reducer = reducer or OneProcess()
+    deep_gp = _build_on_all_ranks(settings, shape, seed, X, reducer)
+    chosen = settings.natural_gradient_layers
+    # Batches that are aggregated are always stepped by all.
+    aggregates = aggregation is not None and aggregation.frequency > 1
     model = NatGradModel(
-        _build_on_all_ranks(settings, shape, seed, X, reducer),
-        natgrad_layers=settings.natural_gradient_layers,
+        deep_gp,
+        natgrad_layers=chosen,
         num_samples=settings.model.num_samples,
         evaluation_samples=settings.evaluation.num_samples,
         y_std=y_std,
         reducer=reducer,
         aggregation=aggregation,
-        shards_steps=settings.natural_gradient.placement == "sharded",
+        shards_steps=not aggregates
+        and shards_steps(
+            settings.natural_gradient.placement,
+            [deep_gp.f_layers[index] for index in chosen],
+            reducer,
+        ),
     )
     reducer.broadcast(model.variables)
     return model

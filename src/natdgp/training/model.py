@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import gpflux
@@ -10,13 +11,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from natdgp.models import DeepGP, Stream
+from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
 from natdgp.parallel import OneProcess, Reducer, packed_sum, unpacked_means
 from natdgp.training.aggregation import Aggregation, Aggregator
-from natdgp.training.natural_steps import (
-    other_variables,
-    step_naturally,
-    variational_parameters,
-)
+from natdgp.training.natural_steps import other_variables, step_from_matrices
 from natdgp.training.predictive import Predictive, PredictiveSums
 from natdgp.training.sharded_steps import ShardedSteps
 
@@ -68,7 +66,7 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         """What is kept of several batches that make one step, if several do."""
         if aggregation is not None and aggregation.frequency > 1:
             self.aggregator = Aggregator(aggregation, self.trainable_variables, self.reducer)
-        self._shards_steps = shards_steps and self.reducer.size > 1
+        self._shards_steps = shards_steps
         self._predictive_sums = PredictiveSums(deep_gp, y_std, self.reducer.total)
 
     @property
@@ -90,41 +88,46 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         S = self._num_samples
         examples = tf.shape(data["inputs"])[0]
         Y = tf.tile(data["targets"], [S, 1])
-        with (
-            self.deep_gp.noise.at(
-                stream=Stream.TRAINING,
-                first=data["positions"][0],
-                num_rows=examples,
-                num_samples=S,
-            ),
-            tf.GradientTape() as tape,
-        ):
+        layers = self.natgrad_layers
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(
+                self.deep_gp.noise.at(
+                    stream=Stream.TRAINING,
+                    first=data["positions"][0],
+                    num_rows=examples,
+                    num_samples=S,
+                )
+            )
+            tape = stack.enter_context(tf.GradientTape())
+            q_sqrts = [stack.enter_context(layer.holding_q_sqrt()) for layer in layers]
             self([data["inputs"], Y], training=True)
             loss = tf.add_n(self.losses)
 
-        q_vars = [p.unconstrained_variable for p in variational_parameters(self.natgrad_layers)]
+        q_mus = [layer.q_mu.unconstrained_variable for layer in layers]
+        q = [one for pair in zip(q_mus, q_sqrts, strict=True) for one in pair]
         others = self.other_variables()
-        gradients = tape.gradient(loss, q_vars + others)
+        gradients = tape.gradient(loss, q + others)
         used = self._step_lengths()
 
         def step(gradients: Sequence[tf.Tensor]) -> None:
-            step_naturally(self.natgrad_layers, self.natgrad_optimizers, gradients[: len(q_vars)])
-            self.optimizer.apply_gradients(zip(gradients[len(q_vars) :], others, strict=True))
+            step_from_matrices(layers, self.natgrad_optimizers, q_sqrts, gradients[: len(q)])
+            self.optimizer.apply_gradients(zip(gradients[len(q) :], others, strict=True))
 
         if self.aggregator is not None:
             (loss,), _ = self._averaged([loss], examples)
-            self._aggregate(self.aggregator, gradients, examples, step)
+            self._aggregate(self.aggregator, self._packed(gradients), examples, step)
         elif self._shards_steps:
-            (*means, loss), all_examples = self._averaged(
-                [*gradients[len(q_vars) :], loss], examples
-            )
+            packed = self._packed(gradients)
+            (*means, loss), all_examples = self._averaged([*packed[len(q) :], loss], examples)
             weight = tf.cast(examples, loss.dtype)
-            sharded = ShardedSteps(self.natgrad_layers, self.natgrad_optimizers, self.reducer)
-            sharded.step([one * weight for one in gradients[: len(q_vars)]], all_examples)
+            sharded = ShardedSteps(layers, self.natgrad_optimizers, self.reducer)
+            sharded.step([one * weight for one in packed[: len(q)]], all_examples)
             self.optimizer.apply_gradients(zip(means, others, strict=True))
-        else:
-            (*gradients, loss), _ = self._averaged([*gradients, loss], examples)
+        elif self.reducer.size == 1:
             step(gradients)
+        else:
+            (*packed, loss), _ = self._averaged([*self._packed(gradients), loss], examples)
+            step(self._unpacked(packed))
         self.step.assign_add(1)
         return {
             "loss": loss,
@@ -132,6 +135,21 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             **used,
             **self._step_counts(),
         }
+
+    def _packed(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Gradients as they travel: of every q_sqrt the lower triangle alone."""
+        q = 2 * len(self.natgrad_layers)
+        return [
+            packed_triangle(one) if index < q and index % 2 else one
+            for index, one in enumerate(gradients)
+        ]
+
+    def _unpacked(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        q = 2 * len(self.natgrad_layers)
+        return [
+            unpacked_triangle(one) if index < q and index % 2 else one
+            for index, one in enumerate(gradients)
+        ]
 
     def _averaged(
         self, means: Sequence[tf.Tensor], examples: tf.Tensor
@@ -153,7 +171,7 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         aggregator.add(gradients, examples)
         tf.cond(
             aggregator.is_complete(self.step),
-            lambda: step(aggregator.take(gradients)),
+            lambda: step(self._unpacked(aggregator.take(gradients))),
             lambda: None,
         )
 

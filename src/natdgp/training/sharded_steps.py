@@ -53,6 +53,11 @@ def shares_of_ranks(sizes: Sequence[tuple[int, int]], ranks: int) -> list[list[S
     return shares
 
 
+def packed_length(M: int) -> int:
+    """Numbers of one latent GP's q_mu and packed q_sqrt."""
+    return M + M * (M + 1) // 2
+
+
 class ShardedSteps:
     """The steps of several layers over all ranks; every rank has to call it alike."""
 
@@ -100,7 +105,7 @@ class ShardedSteps:
 
     def _share_length(self, share: Share) -> int:
         M = int(self._layers[share.layer].q_mu.shape[0])
-        return (share.stop - share.start) * (M + M * (M + 1) // 2)
+        return (share.stop - share.start) * packed_length(M)
 
     def _pieces(self, own: tf.Tensor) -> list[tuple[Share, tf.Tensor]]:
         pieces, at = [], 0
