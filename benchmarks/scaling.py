@@ -179,7 +179,13 @@ def cost_model(reducer: Any, models: Sequence[tuple[int, int]], rounds: int) -> 
     print(f"natural-gradient step: {squares:.2e} s for each M^2, {cubes:.2e} s for each M^3")
     print(f"collective: {1e3 * fixed:.2f} ms, {1e-9 / per_byte:.2f} GB/s  ({K} ranks)")
     # On 2 ranks a message cannot be told from a call; what is known of both is their sum.
-    fitted = Machine(CORES.name, squares, cubes, Network(fixed, 0.0, 1 / per_byte))
+    fitted = Machine(
+        CORES.name,
+        squares,
+        cubes,
+        Network(fixed, 0.0, 1 / per_byte, scatters=False),
+        CORES.handling,
+    )
 
     print("predicted: milliseconds a step of 1000 rows a rank, efficiency, placement")
     for layers, M in models:
@@ -271,6 +277,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["3x100", "3x256"], metavar="LAYERSxM")
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--steps-only", action="store_true", help="leave the cost model out")
     arguments = parser.parse_args()
     if "HOROVOD_RANK" not in os.environ:
         return launch(arguments.ranks, sys.argv[1:])
@@ -288,7 +295,8 @@ def main() -> int:
         models.append((layers, M))
     for layers, M in models:
         steps_of_ranks(reducer, layers, M, arguments.rounds)
-    cost_model(reducer, models, arguments.rounds)
+    if not arguments.steps_only:
+        cost_model(reducer, models, arguments.rounds)
     return 0
 
 

@@ -250,26 +250,19 @@ class NaturalGradient(GPflowNaturalGradient):
             constrained_gradient(q_sqrt_grad, q_sqrt),
             gamma,
         )
-        self._adopt(q_mu, q_sqrt, step.q_mu, step.q_sqrt, numbers_of(step))
-
-    def _adopt(
-        self,
-        q_mu: gpflow.Parameter,
-        q_sqrt: gpflow.Parameter,
-        q_mu_new: tf.Tensor,
-        q_sqrt_new: tf.Tensor,
-        numbers: tf.Tensor,
-    ) -> None:
-        """Store the outcome of a step, unless it has to be an exception; count it."""
-        checks = []
-        if self.positive_definite == "exact":
-            # In a tf.function an operation to be run first; otherwise it raises here.
-            check = tf.debugging.Assert(numbers[-1] == 0, [_NO_GAUSSIAN.format(q_sqrt.name)])
-            checks = [] if check is None else [check]
-        with tf.control_dependencies(checks):
-            assign(q_mu, q_mu_new)
-            assign(q_sqrt, q_sqrt_new)
+        numbers = numbers_of(step)
+        with tf.control_dependencies(self._checks(q_sqrt, numbers)):
+            assign(q_mu, step.q_mu)
+            assign(q_sqrt, step.q_sqrt)
         self._count(numbers, q_mu)
+
+    def _checks(self, q_sqrt: gpflow.Parameter, numbers: tf.Tensor) -> list[tf.Operation]:
+        """What has to hold before the outcome of a step is stored."""
+        if self.positive_definite != "exact":
+            return []
+        # In a tf.function an operation to be run first; otherwise it raises here.
+        check = tf.debugging.Assert(numbers[-1] == 0, [_NO_GAUSSIAN.format(q_sqrt.name)])
+        return [] if check is None else [check]
 
     def propose(
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
@@ -304,14 +297,17 @@ class NaturalGradient(GPflowNaturalGradient):
         """Take a step that was proposed; counts and refusals are those of :meth:`apply_gradients`.
 
         :param q_mu_new: [M, P].
-        :param q_sqrt_new: [P, M, M].
+        :param q_sqrt_new: [P, M (M + 1) / 2], packed, as the variable of q_sqrt holds it.
         :param numbers: :func:`numbers_of` the steps of all its latent GPs.
         :param finite: whether the gradients were; if not, q(u) stays.
         """
 
         def go() -> None:
             self.refused_in_a_row.assign(0, read_value=False)
-            self._adopt(q_mu, q_sqrt, q_mu_new, q_sqrt_new, numbers)
+            with tf.control_dependencies(self._checks(q_sqrt, numbers)):
+                q_mu.unconstrained_variable.assign(q_mu_new, read_value=False)
+                q_sqrt.unconstrained_variable.assign(q_sqrt_new, read_value=False)
+            self._count(numbers, q_mu)
 
         tf.cond(finite, go, lambda: self._refuse(q_mu))
         self.iterations.assign_add(1, read_value=False)

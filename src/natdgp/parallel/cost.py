@@ -19,6 +19,8 @@ class Network:
     """Seconds of any message, however small."""
     bandwidth: float
     """Bytes a second that a rank sends while it receives as many."""
+    scatters: bool = True
+    """Whether there is a reduce-scatter; else an all-reduce takes its place."""
 
     def all_reduce(self, size: float, ranks: int) -> float:
         """Seconds of adding up n bytes so that all ranks have the sum.
@@ -29,10 +31,11 @@ class Network:
         return self.call + 2 * self._half_ring(size, ranks) if ranks > 1 else 0.0
 
     def reduce_scatter(self, size: float, ranks: int) -> float:
-        """Seconds of adding up n bytes so that each rank has a K-th of the sum; arguments as above.
+        """Seconds of adding up n bytes so that each rank has a K-th of the sum."""
+        return self.gather(size, ranks) if self.scatters else self.all_reduce(size, ranks)
 
-        Gathering n bytes of which each rank has a K-th takes as long.
-        """
+    def gather(self, size: float, ranks: int) -> float:
+        """Seconds of giving all ranks n bytes of which each has a K-th."""
         return self.call + self._half_ring(size, ranks) if ranks > 1 else 0.0
 
     def _half_ring(self, size: float, ranks: int) -> float:

@@ -121,7 +121,7 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             (*means, loss), all_examples = self._averaged([*packed[len(q) :], loss], examples)
             weight = tf.cast(examples, loss.dtype)
             sharded = ShardedSteps(layers, self.natgrad_optimizers, self.reducer)
-            sharded.step([one * weight for one in packed[: len(q)]], all_examples)
+            sharded.step(q_sqrts, [one * weight for one in packed[: len(q)]], all_examples)
             self.optimizer.apply_gradients(zip(means, others, strict=True))
         elif self.reducer.size == 1:
             step(gradients)

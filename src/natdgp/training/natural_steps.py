@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from natdgp.natgrad import NaturalGradient
 from natdgp.natgrad.optimizer import are_finite, numbers_of
+from natdgp.natgrad.parameters import packed_triangle
 
 
 def variational_parameters(
@@ -66,7 +67,7 @@ def step_from_matrices(
             layer.q_mu,
             layer.q_sqrt,
             step.q_mu,
-            step.q_sqrt,
+            packed_triangle(step.q_sqrt),
             numbers_of(step),
             are_finite(q_mu_grad, q_sqrt_grad),
         )

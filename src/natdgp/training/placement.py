@@ -27,6 +27,8 @@ class Machine:
     cube: float
     """... and of its M^3 numbers."""
     network: Network
+    handling: float = 0.0
+    """Seconds that sharding takes to cut up and put together each byte of q(u)'s gradients."""
 
     def step(self, M: int, latent_gps: int) -> float:
         """Seconds of one rank's natural-gradient step on latent GPs of a layer."""
@@ -37,7 +39,8 @@ CORES = Machine(
     "one core a rank, over Gloo",
     square=1.9e-8,
     cube=3.3e-11,
-    network=Network(call=1.4e-3, message=0.0, bandwidth=0.77e9),
+    network=Network(call=1.4e-3, message=0.0, bandwidth=0.77e9, scatters=False),
+    handling=2.5e-9,
 )
 """Measured by benchmarks/scaling.py; see docs/scaling.md."""
 
@@ -46,6 +49,7 @@ GPUS = Machine(
     square=1e-9,
     cube=2.5e-12,
     network=Network(call=1e-3, message=5e-6, bandwidth=20e9),
+    handling=1e-11,
 )
 """Assumed, not measured; docs/scaling.md says from what."""
 
@@ -95,8 +99,10 @@ def choose_placement(
         sum((one.stop - one.start) * packed_length(sizes[one.layer][0]) for one in share)
         for share in shares
     )
-    collective = network.reduce_scatter(ranks * longest * itemsize, ranks)
-    replicated, sharded = steps + bytes_alone, largest + 2 * collective
+    padded = ranks * longest * itemsize
+    exchange = network.reduce_scatter(padded, ranks) + network.gather(padded, ranks)
+    sharded = largest + exchange + machine.handling * packed * itemsize
+    replicated = steps + bytes_alone
     return Placement(sharded < replicated, replicated, sharded, machine)
 
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from natdgp.natgrad import NaturalGradient
 from natdgp.natgrad.optimizer import numbers_of
-from natdgp.natgrad.parameters import packed_triangle
+from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
 from natdgp.parallel import Reducer
 
 _FIGURES = 4  # of a share: corrected, shortened, refused; and whether its gradients were finite
@@ -77,16 +77,22 @@ class ShardedSteps:
         sizes = [(layer.q_mu.shape[0], layer.q_mu.shape[1]) for layer in layers]
         self._shares = shares_of_ranks(sizes, reducer.size)
 
-    def step(self, sums: Sequence[tf.Tensor], examples: tf.Tensor) -> None:
+    def step(
+        self, q_sqrts: Sequence[tf.Tensor], sums: Sequence[tf.Tensor], examples: tf.Tensor
+    ) -> None:
         """One step on q(u) of every layer.
 
+        :param q_sqrts: q_sqrt of each layer, [P, M, M].
         :param sums: this rank's gradients of the loss summed over its rows, with respect to the
             unconstrained q_mu [M, P] and q_sqrt [P, M (M + 1) / 2] of each layer in turn.
         :param examples: the rows of all ranks together.
         """
         rows = [self._gradients_of(shares, sums) for shares in self._shares]
-        own = self._reducer.scatter(_as_matrix(rows)) / tf.cast(examples, rows[0].dtype)
-        proposed = [self._proposed(share, piece) for share, piece in self._pieces(own)]
+        own = self._reducer.scatter(_as_matrix(rows))
+        proposed = [
+            self._proposed(share, q_sqrts[share.layer], piece, examples)
+            for share, piece in self._pieces(own)
+        ]
         row = tf.concat([*proposed, own[:0]], axis=0)
         longest = max(self._length(shares, _FIGURES) for shares in self._shares)
         gathered = self._reducer.gather(tf.pad(row, [[0, longest - row.shape[0]]]))
@@ -115,15 +121,16 @@ class ShardedSteps:
             at += length
         return pieces
 
-    def _proposed(self, share: Share, gradients: tf.Tensor) -> tf.Tensor:
+    def _proposed(
+        self, share: Share, q_sqrt: tf.Tensor, sums: tf.Tensor, examples: tf.Tensor
+    ) -> tf.Tensor:
         """New q_mu and packed q_sqrt of a share, and its figures."""
         layer = self._layers[share.layer]
         q_mu = tf.convert_to_tensor(layer.q_mu)[:, share.start : share.stop]
-        packed = layer.q_sqrt.unconstrained_variable[share.start : share.stop]
-        q_mu_grad, packed_grad = self._unflat(share, gradients * layer.num_data)
-        unpack = layer.q_sqrt.transform.forward
+        gradients = sums * (layer.num_data / tf.cast(examples, sums.dtype))
+        q_mu_grad, packed_grad = self._unflat(share, gradients)
         step = self._optimizers[share.layer].propose(
-            q_mu, unpack(packed), q_mu_grad, unpack(packed_grad)
+            q_mu, q_sqrt[share.start : share.stop], q_mu_grad, unpacked_triangle(packed_grad)
         )
         finite = tf.math.is_finite(tf.reduce_sum(gradients))
         figures = tf.concat([numbers_of(step), tf.cast(finite, tf.int64)[None]], axis=0)
@@ -156,7 +163,7 @@ class ShardedSteps:
                 layer.q_mu,
                 layer.q_sqrt,
                 tf.concat(q_mus, axis=1),
-                layer.q_sqrt.transform.forward(tf.concat(packeds, axis=0)),
+                tf.concat(packeds, axis=0),
                 tf.cast(tf.add_n([one[:-1] for one in figures]), tf.int64),
                 tf.reduce_all(tf.stack([one[-1] for one in figures]) > 0),
             )
