@@ -137,9 +137,10 @@ def _train(parsed: argparse.Namespace) -> int:
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.data import DataError
+    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.launch import RequestRefused
-    from natdgp.local.session import new_run, resumed_run
+    from natdgp.local.session import fall_back, new_run, resumed_run
 
     try:
         if experiment is None:
@@ -147,6 +148,7 @@ def _train(parsed: argparse.Namespace) -> int:
             experiment, start = _on_slots(
                 read_experiment(folder.config, _overrides(parsed)), parsed
             )
+            fall_back(_console(), folder)
             resumed_run(experiment, folder)
             return start(folder)
         experiment, start = _on_slots(experiment, parsed)
@@ -158,6 +160,9 @@ def _train(parsed: argparse.Namespace) -> int:
     except (FolderError, DataError, RequestRefused) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
+    except NotSaved as error:
+        print(f"natdgp train: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _overrides(parsed: argparse.Namespace) -> list[str]:
@@ -181,7 +186,7 @@ def _on_slots(
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     if remark is not None:
         console.print(remark, soft_wrap=True)
     live = not parsed.no_progress
@@ -197,6 +202,10 @@ def _on_slots(
             gpus=gpus > 0,
         )
     return with_slots(experiment, slots), start
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _choose_device(device: str) -> None:

@@ -58,6 +58,11 @@ class EarlyStopping(determined_callbacks.EarlyStopping):
     _skip_epoch_end_check = True  # as above
     _savable_attributes = determined_callbacks.EarlyStopping._savable_attributes | {"best"}
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it has ended the trial, in this session or in one before."""
+        return bool(self.wait >= self.patience)
+
 
 def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:
     """The callbacks that the settings ask for.
