@@ -40,9 +40,9 @@ def _variables(record: ModelRecord) -> dict[str, Any]:
     model["inducing_points"] = list(record.settings.model.inducing_points_per_layer)
     return {
         **_flat("hyperparameters.model", model),
-        "the layers that natural gradients train": list(record.settings.natural_gradient_layers),
-        "the features": list(record.task.features),
-        "the targets": list(record.task.targets),
+        "what natural gradients train (layers)": list(record.settings.natural_gradient_layers),
+        "data.features": list(record.task.features),
+        "data.target": list(record.task.targets),
     }
 
 

@@ -36,7 +36,7 @@ STUDENT = {"name": "student_t", "degrees_of_freedom": 5.0}
             [
                 "hyperparameters.model.layers is 3, but 2",
                 "hyperparameters.model.inducing_points is 100, 100, 100, but 100, 100",
-                "the layers that natural gradients train is 2, but 1",
+                "what natural gradients train (layers) is 2, but 1",
             ],
         ),
         (
@@ -72,8 +72,8 @@ def test_every_field_that_does_not_fit_is_named(model: dict[str, Any], expected:
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"features": ("a", "c")}, "the features is a, c, but a, b in the checkpoint"),
-        ({"targets": ("z",)}, "the targets is z, but y in the checkpoint"),
+        ({"features": ("a", "c")}, "data.features is a, c, but a, b in the checkpoint"),
+        ({"targets": ("z",)}, "data.target is z, but y in the checkpoint"),
     ],
 )
 def test_other_columns_are_named(changed: dict[str, Any], expected: str) -> None:
@@ -83,7 +83,7 @@ def test_other_columns_are_named(changed: dict[str, Any], expected: str) -> None
 def test_what_adam_trains_is_named() -> None:
     own = _record(natural_gradient={"layers": "all"})
     assert misfits(_record(), own) == [
-        "the layers that natural gradients train is 0, 1, but 1 in the checkpoint"
+        "what natural gradients train (layers) is 0, 1, but 1 in the checkpoint"
     ]
 
 
