@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
         "(default: resources.slots_per_trial if there are as many GPUs, else 1)",
     )
     train.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="with several slots: end the run, and name the rank, when one has been silent or all "
+        "have made no progress for so long; ten times as long before the first step (default: 60)",
+    )
+    train.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
@@ -131,6 +139,10 @@ def _train(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return MISUSED
+    if not parsed.rank_timeout > 0:
+        raise SettingsError.single(
+            "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
+        )
     experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
     _choose_device(parsed.device)
     quiet_the_stack()
@@ -200,6 +212,7 @@ def _on_slots(
             horovodrun=find_horovodrun(slots),
             live=live,
             gpus=gpus > 0,
+            limit=parsed.rank_timeout,
         )
     return with_slots(experiment, slots), start
 

@@ -27,6 +27,8 @@ from natdgp.local.contexts import (
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
+from natdgp.local.progress import ShowsProgress
+from natdgp.local.pulse import Pulse
 from natdgp.local.slots import slots_of
 from natdgp.settings import Experiment, constant_hyperparameters
 
@@ -122,7 +124,7 @@ def train(
             distributed=distributed,
             exchange=exchange,
         )
-        controller = _run(trial_class, core_context, env)
+        controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -152,7 +154,7 @@ def follow(experiment: Experiment, folder: RunFolder, exchange: Exchange) -> Non
             distributed=distributed,
             exchange=exchange,
         )
-        _run(trial_class, core_context, env)
+        _run(trial_class, core_context, env, exchange.pulse)
 
 
 @contextlib.contextmanager
@@ -175,7 +177,10 @@ def _prepared(
 
 
 def _run(
-    trial_class: type[det.LegacyTrial], core_context: core.Context, env: det.EnvContext
+    trial_class: type[det.LegacyTrial],
+    core_context: core.Context,
+    env: det.EnvContext,
+    pulse: Pulse | None,
 ) -> Any:
     """Run the trial to its end; returns its controller."""
     with _started(core_context):
@@ -183,7 +188,16 @@ def _run(
         controller = load.get_trial_controller_class(trial_class).from_trial(
             trial_inst=trial_class(context), context=context, env=env
         )
-        controller.run()
+        if pulse is None:
+            controller.run()
+            return controller
+        progress = ShowsProgress(pulse, env.steps_completed)
+        # First, as Determined's own callback validates and saves when a batch ends.
+        controller.callback_list.callbacks.insert(0, progress)
+        try:
+            controller.run()
+        finally:
+            pulse.end()
         return controller
 
 

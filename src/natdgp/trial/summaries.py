@@ -25,7 +25,8 @@ class SummaryWriter(tensorboard.MetricWriter):
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
         with self._writer.as_default():
-            tf.summary.scalar(name, float(value), step=step)
+            # Arrays: TensorFlow remembers every number of Python's that it was ever given.
+            tf.summary.scalar(name, np.array(value), step=np.array(step, np.int64))
 
     def reset(self) -> None:
         if self._writer is not None:
