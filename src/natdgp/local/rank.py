@@ -62,12 +62,13 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
     import determined as det
 
     from natdgp.data import DataError
-    from natdgp.local.folder import RunFolder
+    from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.run import follow
     from natdgp.settings import read_experiment
 
     folder = RunFolder.open(Path(orders.folder))
-    with contextlib.suppress(det.InvalidHP, DataError):  # the same on every rank; rank 0 tells it
+    # the same on every rank; rank 0 tells it
+    with contextlib.suppress(det.InvalidHP, DataError, FolderError):
         follow(read_experiment(folder.config), folder, exchange)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import importlib.util
 import os
 import shutil
@@ -166,7 +167,7 @@ def _prepared(
     env = _environment(experiment, checkpoints[-1] if checkpoints else None)
     backend = det._DistributedBackend()
     with _working_in(folder.code):
-        trial_class = load.trial_class_from_entrypoint(experiment.trial)
+        trial_class = _trial_class(experiment.trial)
         load.get_trial_controller_class(trial_class).pre_execute_hook(env, backend)
         distributed = (
             core.DistributedContext.from_horovod(horovod.hvd)
@@ -174,6 +175,25 @@ def _prepared(
             else core.DummyDistributedContext()
         )
         yield trial_class, env, distributed
+
+
+def _trial_class(spec: str) -> type[det.LegacyTrial]:
+    """:raises FolderError: if the module has no such trial."""
+    name, _, class_name = spec.partition(":")
+    module = importlib.import_module(name)
+    found = vars(module).get(class_name)
+    if not _is_trial(found):
+        trials = [one for one, value in vars(module).items() if _is_trial(value)]
+        raise FolderError(
+            f"the entrypoint names the trial {spec}, but {class_name} is no trial in {name}; "
+            f"it has these: {', '.join(trials) or 'none'}"
+        )
+    trial_class: type[det.LegacyTrial] = load.trial_class_from_entrypoint(spec)
+    return trial_class
+
+
+def _is_trial(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, det.LegacyTrial)
 
 
 def _run(

@@ -2,7 +2,7 @@
 
 from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.builder import build_optimizers, build_training_model
-from natdgp.training.diagnosis import explain_breakdown
+from natdgp.training.diagnosis import explain_breakdown, explain_failure
 from natdgp.training.drift import Drift, check_drift
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
@@ -19,6 +19,7 @@ __all__ = [
     "build_training_model",
     "check_drift",
     "explain_breakdown",
+    "explain_failure",
     "gamma_at",
     "learning_rate_at",
     "learning_rate_in_epoch",

@@ -18,7 +18,13 @@ from natdgp.data import DataError
 from natdgp.models.compatibility import misfits, other_data
 from natdgp.models.record import ModelRecord
 from natdgp.models.seal import seal
-from natdgp.training import Aggregator, check_drift, explain_breakdown, load_weights
+from natdgp.training import (
+    Aggregator,
+    check_drift,
+    explain_breakdown,
+    explain_failure,
+    load_weights,
+)
 from natdgp.trial.callbacks import EarlyStopping
 from natdgp.trial.summaries import SummaryWriter
 
@@ -165,6 +171,16 @@ class DeepGPController(keras.TFKerasTrialController):
     def _record(self) -> ModelRecord:
         record: ModelRecord = self.trial.record
         return record
+
+    def _launch_fit(self) -> None:
+        # TensorFlow raises what a searcher should hear as an invalid hyperparameter.
+        try:
+            super()._launch_fit()
+        except tf.errors.InvalidArgumentError as error:
+            why = explain_failure(self.model, self.steps_completed, error.message)
+            if why is None:
+                raise
+            raise self._invalid(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
         loss = float(logs["loss"])
