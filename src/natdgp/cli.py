@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
         "(default: resources.slots_per_trial if there are as many GPUs, else 1)",
     )
     train.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="with several slots: end the run, and name the rank, when one has been silent or all "
+        "have made no progress for so long; ten times as long before the first step (default: 60)",
+    )
+    train.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
@@ -131,15 +139,20 @@ def _train(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return MISUSED
+    if not parsed.rank_timeout > 0:
+        raise SettingsError.single(
+            "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
+        )
     experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
     _choose_device(parsed.device)
     quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.data import DataError
+    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.launch import RequestRefused
-    from natdgp.local.session import new_run, resumed_run
+    from natdgp.local.session import fall_back, new_run, resumed_run
 
     try:
         if experiment is None:
@@ -147,6 +160,7 @@ def _train(parsed: argparse.Namespace) -> int:
             experiment, start = _on_slots(
                 read_experiment(folder.config, _overrides(parsed)), parsed
             )
+            fall_back(_console(), folder)
             resumed_run(experiment, folder)
             return start(folder)
         experiment, start = _on_slots(experiment, parsed)
@@ -158,6 +172,9 @@ def _train(parsed: argparse.Namespace) -> int:
     except (FolderError, DataError, RequestRefused) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
+    except NotSaved as error:
+        print(f"natdgp train: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _overrides(parsed: argparse.Namespace) -> list[str]:
@@ -181,7 +198,7 @@ def _on_slots(
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     if remark is not None:
         console.print(remark, soft_wrap=True)
     live = not parsed.no_progress
@@ -195,8 +212,13 @@ def _on_slots(
             horovodrun=find_horovodrun(slots),
             live=live,
             gpus=gpus > 0,
+            limit=parsed.rank_timeout,
         )
     return with_slots(experiment, slots), start
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _choose_device(device: str) -> None:

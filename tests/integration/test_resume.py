@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from natdgp.local.folder import RunFolder
+from natdgp.training import Aggregator
 from tests.integration.conftest import Bench, Watcher
-
-WEIGHTS = "determined-keras-model-weights"
-
-
-def _state(checkpoint: Path) -> dict[str, Any]:
-    """Every saved variable: parameters, Adam's moments, gamma, learning rate, step."""
-    path = str(checkpoint / WEIGHTS)
-    return {
-        name: tf.train.load_variable(path, name)
-        for name, _ in tf.train.list_variables(path)
-        if name != "_CHECKPOINTABLE_OBJECT_GRAPH" and not name.startswith("_predictive_sums")
-    }
-
-
-def _last_state(folder: RunFolder) -> dict[str, Any]:
-    return _state(folder.checkpoints()[-1].path)
-
-
-def _assert_equal(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+from tests.integration.states import assert_same_run, reports
 
 
 # 8 is where a validation is due: the sequencer looks for preemption before it.
@@ -56,9 +33,7 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert broken.checkpoints()[-1].steps == interrupted_at
     assert bench.go(broken).steps == 12
 
-    _assert_equal(_last_state(straight), _last_state(broken))
-    for group in ("training", "validation"):
-        assert bench.metrics(straight, group) == bench.metrics(broken, group)
+    assert_same_run(straight, broken)
 
 
 def test_a_run_interrupted_between_aggregated_batches_equals_an_uninterrupted_one(
@@ -71,12 +46,10 @@ def test_a_run_interrupted_between_aggregated_batches_equals_an_uninterrupted_on
     broken = bench.new(small_experiment, "broken")
     bench.go(broken, Watcher(act_at=4, act=lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert broken.checkpoints()[-1].steps == 4
-    state = _last_state(broken)
-    (kept,) = (value for name, value in state.items() if name.startswith("aggregator/"))
+    kept = np.load(broken.checkpoints()[-1].path / Aggregator.FILE_NAME)
     assert kept[-1] == 32  # examples
     bench.go(broken)
-    _assert_equal(_last_state(straight), _last_state(broken))
-    assert bench.metrics(straight, "validation") == bench.metrics(broken, "validation")
+    assert_same_run(straight, broken)
 
 
 def test_different_steps_and_seeds_differ(bench: Bench, small_experiment: dict[str, Any]) -> None:
@@ -87,14 +60,14 @@ def test_different_steps_and_seeds_differ(bench: Bench, small_experiment: dict[s
     other = bench.new(small_experiment, "other")
     bench.go(other)
     with pytest.raises(AssertionError):
-        _assert_equal(_last_state(one), _last_state(other))
+        assert_same_run(one, other)
 
 
 def test_equal_seeds_give_equal_runs(bench: Bench, small_experiment: dict[str, Any]) -> None:
     folders = [bench.new(small_experiment, name) for name in ("one", "other")]
     for folder in folders:
         bench.go(folder)
-    _assert_equal(*(_last_state(folder) for folder in folders))
+    assert_same_run(*folders)
 
 
 def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
@@ -115,8 +88,7 @@ def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
     assert max(bench.metrics(broken, "training")) == 10
     assert broken.checkpoints()[-1].steps == 8
     bench.go(broken)
-    assert bench.metrics(straight, "training") == bench.metrics(broken, "training")
-    _assert_equal(_last_state(straight), _last_state(broken))
+    assert_same_run(straight, broken)
 
 
 def test_early_stopping_ends_the_trial_with_a_checkpoint(
@@ -128,6 +100,18 @@ def test_early_stopping_ends_the_trial_with_a_checkpoint(
     assert outcome.signal is None
     assert outcome.steps == 8
     assert folder.checkpoints()[-1].steps == 8
+
+
+def test_a_run_that_early_stopping_ended_does_not_train_on(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    small_experiment["hyperparameters"]["early_stopping"] = {"patience": 1, "min_delta": 100.0}
+    folder = bench.new(small_experiment)
+    assert bench.go(folder).steps == 8
+    before = reports(folder)
+    outcome = bench.go(folder)
+    assert (outcome.steps, outcome.completed) == (8, False)
+    assert reports(folder) == before
 
 
 def test_plateau_lowers_the_logged_learning_rate(

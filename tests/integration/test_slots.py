@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,62 +21,26 @@ from natdgp.local.folder import RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION
 from natdgp.local.session import resumed_run
 from natdgp.settings import read_experiment
-from tests.conftest import REPOSITORY, FloatArray
+from tests.conftest import FloatArray
+from tests.integration.command import (
+    ENVIRONMENT,
+    NATDGP,
+    await_line,
+    descendants,
+    finish,
+    listened_on,
+    listening,
+    process_of,
+    start,
+    still_running,
+)
 from tests.integration.conftest import Bench, Watcher
-
-NATDGP = Path(sys.executable).parent / "natdgp"
 
 SAME = 1e-8
 """Relative: the order of summation, over a dozen steps in float64."""
 
 PROMPTLY = 60
 """Seconds within which a run that lost a rank has to end."""
-
-ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-
-Command = subprocess.Popen[str]
-
-
-def _start(*arguments: str | Path) -> Command:
-    """`natdgp train` in a session of its own, as a terminal's job is."""
-    return subprocess.Popen(
-        [NATDGP, "train", *arguments],
-        cwd=REPOSITORY,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def _finish(command: Command, timeout: float = 600) -> tuple[int, str, str]:
-    out, err = command.communicate(timeout=timeout)
-    return command.returncode, out, err
-
-
-def _await_line(command: Command, start: str) -> None:
-    """Read what the command prints until a line starts so."""
-    assert command.stdout is not None
-    for line in command.stdout:
-        if line.startswith(start):
-            return
-    raise AssertionError(f"no line starts with {start!r}: {_finish(command)}")
-
-
-def _family(command: Command) -> list[psutil.Process]:
-    return list(psutil.Process(command.pid).children(recursive=True))
-
-
-def _rank(family: list[psutil.Process], rank: int) -> psutil.Process:
-    """The process of a rank; shells and launchers around it have no rank in their environment."""
-    (found,) = (p for p in family if p.environ().get("HOROVOD_RANK") == str(rank))
-    return found
-
-
-def _alive(family: list[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; a zombie waits for whoever adopted it to look."""
-    return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def _predictions(folder: RunFolder) -> FloatArray:
@@ -127,7 +90,7 @@ def test_two_slots_train_what_one_process_trains(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
     auto = ["--set", "hyperparameters.natural_gradient.placement=auto"]
-    status, out, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two", *auto))
+    status, out, err = finish(start(file, "--slots", "2", "--out", tmp_path / "two", *auto))
     assert status == 0
     assert re.fullmatch("natural_gradient.placement is auto: replicated; with .*\n", err)
     lines = out.splitlines()
@@ -158,7 +121,7 @@ def test_two_slots_aggregate_what_one_process_aggregates(
     straight = bench.new(small_experiment, "straight")
     bench.go(straight)
     file = write_experiment(small_experiment)
-    status, _, err = _finish(_start(file, "--slots", "2", "--out", tmp_path / "two"))
+    status, _, err = finish(start(file, "--slots", "2", "--out", tmp_path / "two"))
     assert (status, err) == (0, "")
     _assert_same(bench, straight, RunFolder.open(tmp_path / "two"))
 
@@ -167,16 +130,16 @@ def test_two_slots_aggregate_what_one_process_aggregates(
 def test_interrupted_on_two_slots_and_resumed_on_one(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
-    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
-    _await_line(command, "step 6/12")
-    family = _family(command)
+    command = start(file, "--slots", "2", "--out", tmp_path / "two")
+    await_line(command, "step 6/12")
+    family = descendants(command)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
-    status, out, err = _finish(command)
+    status, out, err = finish(command)
     assert (status, err) == (128 + signal.SIGINT, "")
     steps = int(re.findall(r"^SIGINT after step (\d+) of 12; everything is saved", out, re.M)[0])
     assert 6 <= steps < 12
     assert f"\n  natdgp train --resume {tmp_path / 'two'} --slots 2\n" in out
-    assert _alive(family) == []
+    assert still_running(family) == []
 
     two = RunFolder.open(tmp_path / "two")
     assert [checkpoint.steps for checkpoint in two.checkpoints()][-1] == steps
@@ -192,7 +155,7 @@ def test_interrupted_on_one_slot_and_resumed_on_two(
     folder = bench.new(small_experiment, "broken")
     interrupt = Watcher(act_at=6, act=lambda: os.kill(os.getpid(), signal.SIGINT))
     assert bench.go(folder, interrupt).steps == 6
-    status, out, err = _finish(_start("--resume", folder.root, "--slots", "2"))
+    status, out, err = finish(start("--resume", folder.root, "--slots", "2"))
     assert (status, err) == (0, "")
     assert out.startswith(f"Going on with {folder.root} from step 6\n")
     _assert_same(bench, straight, folder)
@@ -203,33 +166,92 @@ def test_interrupted_on_one_slot_and_resumed_on_two(
 def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path, rank: int
 ) -> None:
-    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
-    _await_line(command, "step 6/12")  # a checkpoint was made after the validation at 4
-    family = _family(command)
+    command = start(file, "--slots", "2", "--out", tmp_path / "two")
+    await_line(command, "step 6/12")  # a checkpoint was made after the validation at 4
+    family = descendants(command)
+    ports = listening(family)
     killed = time.monotonic()
-    _rank(family, rank).kill()
-    status, _, err = _finish(command, timeout=PROMPTLY)
+    process_of(family, rank).kill()
+    status, _, err = finish(command, timeout=PROMPTLY)
     assert time.monotonic() - killed < PROMPTLY
     assert status == 1
-    assert f"natdgp train: rank {rank} of 2 was ended by SIGKILL; so all end\n" in err
+    assert f"natdgp train: rank {rank} of 2 was ended by SIGKILL after step " in err
     assert f"natdgp train --resume {tmp_path / 'two'} --slots 2" in err
-    assert _alive(family) == []
+    assert still_running(family) == []
+    assert listened_on(ports) == set()
 
     two = RunFolder.open(tmp_path / "two")
     _go_on_alone(bench, two)
     _assert_same(bench, straight, two)
 
 
+LIMIT = 20
+"""Seconds of --rank-timeout: longer than a busy machine takes to trace the first validation."""
+
+MINE = """
+import os, signal, time
+import tensorflow as tf
+from natdgp.trial import DeepGPTrial
+
+
+class Breaks(tf.keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.step) == 7 and os.environ["HOROVOD_RANK"] == "1":
+            {how}
+
+
+class Mine(DeepGPTrial):
+    def keras_callbacks(self):
+        return [*super().keras_callbacks(), Breaks()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 gave no sign of life"),
+        pytest.param("time.sleep(1e6)", "rank 1 made no progress", marks=pytest.mark.slow),
+        pytest.param("os._exit(0)", "rank 1 gave no sign of life", marks=pytest.mark.slow),
+    ],
+    ids=["stopped", "hangs", "leaves"],
+)
+def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[..., Path],
+    tmp_path: Path,
+    how: str,
+    said: str,
+) -> None:
+    (tmp_path / "mine.py").write_text(MINE.format(how=how))
+    entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
+    file = write_experiment({**small_experiment, "entrypoint": entrypoint})
+    options = ("--slots", "2", "--out", tmp_path / "two", "--rank-timeout", str(LIMIT))
+    command = start(file, *options, cwd=tmp_path)
+    await_line(command, "step 6/12")
+    family = descendants(command)
+    ports = listening(family)
+    assert ports
+    began = time.monotonic()
+    status, _, err = finish(command, timeout=LIMIT + PROMPTLY)
+    assert time.monotonic() - began > LIMIT / 2
+    assert status == 1
+    assert f"natdgp train: of 2 ranks, {said} for {LIMIT} s after step " in err
+    assert int(err.partition("after step ")[2].partition(";")[0]) in (6, 7)
+    assert "Saved up to step 4. Go on with:\n" in err
+    assert still_running(family) == []
+    assert listened_on(ports) == set()
+
+
 @pytest.mark.slow
 def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> None:
-    command = _start(file, "--slots", "2", "--out", tmp_path / "two")
-    _await_line(command, "Writing to")
-    family = _family(command)
-    assert _rank(family, 1).is_running()
+    command = start(file, "--slots", "2", "--out", tmp_path / "two")
+    await_line(command, "Writing to")
+    family = descendants(command)
+    assert process_of(family, 1).is_running()
     command.kill()
     command.communicate()
     _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
-    assert _alive(alive) == []
+    assert still_running(alive) == []
 
 
 @pytest.mark.slow
@@ -239,7 +261,7 @@ def test_a_breakdown_on_all_ranks_is_told_once(
     small_experiment["hyperparameters"]["adam"] = {"learning_rate": 1e300}
     file = write_experiment(small_experiment)
     ended = [
-        _finish(_start(file, "--slots", slots, "--out", tmp_path / slots)) for slots in ("1", "2")
+        finish(start(file, "--slots", slots, "--out", tmp_path / slots)) for slots in ("1", "2")
     ]
     told = [re.findall(r"^The run broke down: .*", out, re.M) for _, out, _ in ended]
     assert told[0] == told[1]
@@ -271,7 +293,9 @@ def test_an_exception_of_one_rank_is_shown_with_its_number(
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("natdgp train: rank 1 of 2 failed with exit status 1; so all end")
+    assert done.stderr.startswith(
+        "natdgp train: rank 1 of 2 failed with exit status 1 before its first step; so all end"
+    )
     assert done.stderr.endswith("ValueError: my own mistake\n")
     assert done.stderr.count("Traceback") == 1
     assert not (tmp_path / "two").exists()  # no step was taken: the name is free again
@@ -288,7 +312,7 @@ def test_an_exception_of_one_rank_is_shown_with_its_number(
 def test_wrong_slots_are_refused_before_anything_is_made(
     file: Path, tmp_path: Path, slots: str, message: str
 ) -> None:
-    status, out, err = _finish(_start(file, "--slots", slots, "--out", tmp_path / "two"))
+    status, out, err = finish(start(file, "--slots", slots, "--out", tmp_path / "two"))
     assert (status, out) == (2, "")
     assert message in err
     assert not (tmp_path / "two").exists()

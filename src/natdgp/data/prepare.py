@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from natdgp.data.scaling import Scaling
 from natdgp.data.sources import load_table
-from natdgp.data.split import divide
+from natdgp.data.split import Division, divide
+from natdgp.data.table import Table
 from natdgp.settings.schema import FlightsSettings, TableSettings
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -40,6 +42,9 @@ class Prepared:
     scaling: Scaling
     features: tuple[str, ...]
     targets: tuple[str, ...]
+    fingerprint: str
+    """Of the rows in use as the source has them, and of what each is for: other data, other text,
+    whatever the machine that standardises them."""
 
 
 def prepare(settings: FlightsSettings | TableSettings, dtype: str) -> Prepared:
@@ -60,4 +65,20 @@ def prepare(settings: FlightsSettings | TableSettings, dtype: str) -> Prepared:
         )
         for indices in (division.train, division.validation, division.test)
     )
-    return Prepared(train, validation, test, scaling, table.features, table.targets)
+    return Prepared(
+        train,
+        validation,
+        test,
+        scaling,
+        table.features,
+        table.targets,
+        _fingerprint(table, division),
+    )
+
+
+def _fingerprint(table: Table, division: Division) -> str:
+    digest = hashlib.sha256()
+    for indices in (division.train, division.validation, division.test):
+        for values in (table.X, table.Y):
+            digest.update(f"{len(indices)} ".encode() + values[indices].tobytes())
+    return digest.hexdigest()

@@ -31,6 +31,8 @@ class Scaling:
 
         :raises DataError: with all columns together that have no spread to divide by.
         """
+        if len(X) == 1:
+            raise DataError("there is 1 training row, over which nothing varies; give more rows")
         problems = [
             *_without_spread(X, features, "feature", "leave it out of data.features"),
             *_without_spread(Y, targets, "target", "there is nothing to predict in it"),

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from determined import core
 from determined.core import DummyDistributedContext
 
+from natdgp.local.durable import saving, settle, settle_all
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
@@ -111,14 +112,19 @@ class LocalCheckpointContext(SavedCheckpoints):
     ) -> Iterator[tuple[Path, str]]:
         metadata = metadata or {}
         checkpoint = self._folder.checkpoint(metadata["steps_completed"])
-        aside = checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
-        shutil.rmtree(aside, ignore_errors=True)  # left by a run that was killed while saving
-        aside.mkdir(parents=True)
-        yield aside, checkpoint.path.name
-        (aside / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
-        if checkpoint.path.exists():  # the same step was saved before: same law, same content
-            self._folder.remove(checkpoint)
-        os.replace(aside, checkpoint.path)
+        self._folder.clear_leftovers()
+        aside = self._folder.aside(checkpoint)
+        with saving(checkpoint.path):
+            try:
+                aside.mkdir(parents=True)
+                (aside / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
+                yield aside, checkpoint.path.name
+                settle_all(aside)
+                if not checkpoint.path.exists():  # else it was saved before: same law, same content
+                    os.replace(aside, checkpoint.path)
+                    settle(checkpoint.path.parent)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
         self.collect()
 
     def best(self) -> list[Checkpoint]:

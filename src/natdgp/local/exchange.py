@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.pulse import Pulse, Reading, read_pulse
+
 
 @dataclass(frozen=True)
 class Orders:
@@ -47,6 +49,8 @@ class Exchange:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.pulse: Pulse | None = None
+        """In a rank: its own."""
 
     def give(self, orders: Orders) -> None:
         """From the command to all ranks, before they start."""
@@ -94,6 +98,14 @@ class Exchange:
         """Why a rank could not go on, if it could still say so."""
         why: str | None = self._read(f"failure-{rank}")
         return why
+
+    def live(self, rank: int) -> None:
+        """In a rank: show from now on that it lives."""
+        self.pulse = Pulse(self.root, rank)
+
+    def reading(self, rank: int) -> Reading | None:
+        """In the command: a rank's latest pulse, or None before it has one."""
+        return read_pulse(self.root, rank)
 
     def hold(self) -> None:
         """In the command: let the ranks live for as long as this process does."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from natdgp.local.durable import write_whole
 from natdgp.models.record import FILE_NAME as RECORD_NAME
+from natdgp.models.seal import DamagedCheckpoint, check_seal
 
 
 class FolderError(ValueError):
@@ -50,11 +52,6 @@ class RunFolder:
                 else ""
             )
             raise FolderError(f"{root} exists already; {resume}choose another folder with --out")
-        if wild := set(str(root.resolve())) & set("*?[\\"):
-            raise FolderError(
-                f"{root} holds {' '.join(sorted(wild))} in its path, which TensorFlow takes for a "
-                "pattern when it reads a checkpoint; choose another folder with --out"
-            )
         for folder in (root / "checkpoints", root / "code", root / "tensorboard"):
             try:
                 folder.mkdir(parents=True)
@@ -142,15 +139,41 @@ class RunFolder:
         return sorted(found, key=lambda checkpoint: checkpoint.steps)
 
     def remove(self, checkpoint: Checkpoint) -> None:
-        """Delete a checkpoint."""
-        shutil.rmtree(checkpoint.path)
+        """Delete a checkpoint, which is out of sight before its first file is gone."""
+        shutil.rmtree(checkpoint.path.rename(self.aside(checkpoint)))
+
+    def aside(self, checkpoint: Checkpoint) -> Path:
+        """A place out of sight for what is not yet, or no longer, a checkpoint."""
+        return checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
+
+    def clear_leftovers(self) -> None:
+        """Delete what was out of sight when a run was killed."""
+        for path in (self.root / "checkpoints").glob(".step-*.partial"):
+            shutil.rmtree(path)
+
+    def set_damaged_aside(self) -> list[DamagedCheckpoint]:
+        """Take the checkpoints that are not as they were written out of the run's way.
+
+        They keep lying beside the others, under other names. Returns what is wrong with each.
+        """
+        problems = []
+        for checkpoint in self.checkpoints():
+            try:
+                check_seal(checkpoint.path)
+            except DamagedCheckpoint as problem:
+                problems.append(problem)
+                _rename_to_free(checkpoint.path, f"damaged-{checkpoint.path.name}")
+        return problems
+
+
+def _rename_to_free(path: Path, name: str) -> None:
+    candidates = (path.with_name(name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    path.rename(next(candidate for candidate in candidates if not candidate.exists()))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
-    aside = path.with_name(f".{path.name}.partial")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

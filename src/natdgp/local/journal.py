@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.durable import append_line, write_whole
 from natdgp.local.folder import read_json_lines
 
 TRAINING = "training"
@@ -36,9 +36,7 @@ class Journal:
             for entry in kept
             if entry["group"] == VALIDATION
         }
-        aside = path.with_name(f".{path.name}.partial")
-        aside.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        os.replace(aside, path)
+        write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
         """Append one report, and have it on disk when this returns."""
@@ -49,8 +47,7 @@ class Journal:
             "time": time.time(),
             "metrics": plain,
         }
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_line(self._path, json.dumps(entry))
         if group == VALIDATION:
             self._validations[steps_completed] = plain[self._metric]
 

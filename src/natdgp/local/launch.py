@@ -23,9 +23,10 @@ from rich.console import Console
 from natdgp.local.exchange import Exchange, Orders
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import close_lost_session
-from natdgp.local.output import Output
+from natdgp.local.output import Ended, Output
 from natdgp.local.session import way_on
 from natdgp.local.slots import threads_for
+from natdgp.local.vigil import Stall, Vigil, after, steps_of
 from natdgp.settings import SettingsError
 
 FAILED = 1
@@ -35,8 +36,8 @@ GRACE = 10.0
 """Seconds that the other ranks have to end after rank 0's verdict."""
 
 GLOO_TIMEOUT = 600
-"""Seconds that a rank waits for one that is alive but busy; one that has died is seen at once.
-Horovod's own 30 are too few where ranks start on a loaded machine."""
+"""Seconds that a rank waits for one that is alive but busy; one that has died is seen at once, and
+one that hangs by the vigil. Horovod's own 30 are too few where ranks start on a loaded machine."""
 
 
 class RequestRefused(ValueError):
@@ -61,7 +62,14 @@ def find_horovodrun(slots: int) -> Path:
 
 
 def run_on_slots(
-    console: Console, folder: RunFolder, slots: int, horovodrun: Path, *, live: bool, gpus: bool
+    console: Console,
+    folder: RunFolder,
+    slots: int,
+    horovodrun: Path,
+    *,
+    live: bool,
+    gpus: bool,
+    limit: float,
 ) -> int:
     """Train in several processes from the folder's latest checkpoint, or from the start.
 
@@ -73,6 +81,7 @@ def run_on_slots(
     :param horovodrun: the launcher.
     :param live: redraw the progress line if the console is a terminal.
     :param gpus: whether each rank has a GPU; otherwise the ranks share the cores.
+    :param limit: seconds for which a rank may be silent, or all may make no progress.
     :returns: the exit status.
     :raises RequestRefused: if something is wrong with the data or the folder.
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
@@ -90,10 +99,11 @@ def run_on_slots(
         command = _command(horovodrun, slots, exchange)
         environment = _environment(slots, exchange, gpus)
         with _launched(command, environment) as launcher, _signals(exchange):
-            _watch(launcher, output, exchange)
+            stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
             close_lost_session(folder.manifest, seconds=time.monotonic() - began)
-            _writer(sys.stderr)(_failure_report(output, exchange, folder, slots))
+            report = _failure_report(stall or output.first_to_fail, output, exchange, slots)
+            _writer(sys.stderr)("\n".join([*report, *_remedy(folder, slots), ""]))
             return FAILED
         if exchange.verdict.refused is not None:
             raise RequestRefused(exchange.verdict.refused)
@@ -176,9 +186,12 @@ def _signals(exchange: Exchange) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _watch(launcher: subprocess.Popen[bytes], output: Output, exchange: Exchange) -> None:
-    """Pass output on until all ranks have ended, one of them has failed, or time is up."""
+def _watch(
+    launcher: subprocess.Popen[bytes], output: Output, exchange: Exchange, slots: int, limit: float
+) -> Stall | None:
+    """Pass output on until all ranks have ended, one has failed or stalls, or time is up."""
     assert launcher.stdout is not None
+    vigil = Vigil(limit)
     deadline = float("inf")
     read = b"something"
     while read and output.first_to_fail is None and time.monotonic() < deadline:
@@ -187,6 +200,10 @@ def _watch(launcher: subprocess.Popen[bytes], output: Output, exchange: Exchange
             output.feed(read)
         elif deadline == float("inf") and exchange.verdict is not None:
             deadline = time.monotonic() + GRACE
+        readings = [exchange.reading(rank) for rank in range(slots)]
+        if exchange.verdict is None and (stall := vigil.look(readings, time.monotonic())):
+            return stall
+    return None
 
 
 def _end(launcher: subprocess.Popen[bytes]) -> None:
@@ -212,16 +229,18 @@ def _runs(process: psutil.Process) -> bool:
         return False
 
 
-def _failure_report(output: Output, exchange: Exchange, folder: RunFolder, slots: int) -> str:
-    failed = output.first_to_fail
+def _failure_report(
+    failed: Stall | Ended | None, output: Output, exchange: Exchange, slots: int
+) -> list[str]:
     if failed is None:
-        lines = ["natdgp train: the ranks ended without a word", *output.tail(None)]
-    else:
-        why = exchange.failure(failed.rank)
-        lines = [f"natdgp train: rank {failed.rank} of {slots} {_how(failed.status)}; so all end"]
-        said = output.tail(failed.rank) if failed.rank else []  # rank 0's is on the screen
-        lines += why.splitlines() if why else said
-    return "\n".join([*lines, *_remedy(folder, slots), ""])
+        return ["natdgp train: the ranks ended without a word", *output.tail(None)]
+    if isinstance(failed, Stall):
+        return [f"natdgp train: of {slots} ranks, {failed}; so all end"]
+    where = after(steps_of(exchange.reading(failed.rank)))
+    line = f"natdgp train: rank {failed.rank} of {slots} {_how(failed.status)} {where}; so all end"
+    why = exchange.failure(failed.rank)
+    said = output.tail(failed.rank) if failed.rank else []  # rank 0's is on the screen
+    return [line, *(why.splitlines() if why else said)]
 
 
 def _how(status: int) -> str:

@@ -19,8 +19,9 @@ PATIENCE = 20.0
 def main(exchange: Exchange) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
     exchange.end_with_the_command()
-    quiet_the_stack()
     rank = int(os.environ["HOROVOD_RANK"])
+    exchange.live(rank)
+    quiet_the_stack()
     try:
         if rank == 0:
             exchange.conclude(_lead(exchange, exchange.orders))
@@ -38,6 +39,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     from rich.console import Console
 
     from natdgp.data import DataError
+    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.session import run_and_report
 
@@ -52,7 +54,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     try:
         folder = RunFolder.open(Path(orders.folder))
         return Verdict(run_and_report(console, folder, live=orders.live, exchange=exchange))
-    except (FolderError, DataError) as error:
+    except (FolderError, DataError, NotSaved) as error:
         return Verdict(refused=str(error))
 
 
@@ -60,12 +62,13 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
     import determined as det
 
     from natdgp.data import DataError
-    from natdgp.local.folder import RunFolder
+    from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.run import follow
     from natdgp.settings import read_experiment
 
     folder = RunFolder.open(Path(orders.folder))
-    with contextlib.suppress(det.InvalidHP, DataError):  # the same on every rank; rank 0 tells it
+    # the same on every rank; rank 0 tells it
+    with contextlib.suppress(det.InvalidHP, DataError, FolderError):
         follow(read_experiment(folder.config), folder, exchange)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,8 @@ from natdgp.local.contexts import (
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
+from natdgp.local.progress import ShowsProgress
+from natdgp.local.pulse import Pulse
 from natdgp.local.slots import slots_of
 from natdgp.settings import Experiment, constant_hyperparameters
 
@@ -122,7 +125,7 @@ def train(
             distributed=distributed,
             exchange=exchange,
         )
-        controller = _run(trial_class, core_context, env)
+        controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -152,7 +155,7 @@ def follow(experiment: Experiment, folder: RunFolder, exchange: Exchange) -> Non
             distributed=distributed,
             exchange=exchange,
         )
-        _run(trial_class, core_context, env)
+        _run(trial_class, core_context, env, exchange.pulse)
 
 
 @contextlib.contextmanager
@@ -164,7 +167,7 @@ def _prepared(
     env = _environment(experiment, checkpoints[-1] if checkpoints else None)
     backend = det._DistributedBackend()
     with _working_in(folder.code):
-        trial_class = load.trial_class_from_entrypoint(experiment.trial)
+        trial_class = _trial_class(experiment.trial)
         load.get_trial_controller_class(trial_class).pre_execute_hook(env, backend)
         distributed = (
             core.DistributedContext.from_horovod(horovod.hvd)
@@ -174,8 +177,30 @@ def _prepared(
         yield trial_class, env, distributed
 
 
+def _trial_class(spec: str) -> type[det.LegacyTrial]:
+    """:raises FolderError: if the module has no such trial."""
+    name, _, class_name = spec.partition(":")
+    module = importlib.import_module(name)
+    found = vars(module).get(class_name)
+    if not _is_trial(found):
+        trials = [one for one, value in vars(module).items() if _is_trial(value)]
+        raise FolderError(
+            f"the entrypoint names the trial {spec}, but {class_name} is no trial in {name}; "
+            f"it has these: {', '.join(trials) or 'none'}"
+        )
+    trial_class: type[det.LegacyTrial] = load.trial_class_from_entrypoint(spec)
+    return trial_class
+
+
+def _is_trial(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, det.LegacyTrial)
+
+
 def _run(
-    trial_class: type[det.LegacyTrial], core_context: core.Context, env: det.EnvContext
+    trial_class: type[det.LegacyTrial],
+    core_context: core.Context,
+    env: det.EnvContext,
+    pulse: Pulse | None,
 ) -> Any:
     """Run the trial to its end; returns its controller."""
     with _started(core_context):
@@ -183,7 +208,16 @@ def _run(
         controller = load.get_trial_controller_class(trial_class).from_trial(
             trial_inst=trial_class(context), context=context, env=env
         )
-        controller.run()
+        if pulse is None:
+            controller.run()
+            return controller
+        progress = ShowsProgress(pulse, env.steps_completed)
+        # First, as Determined's own callback validates and saves when a batch ends.
+        controller.callback_list.callbacks.insert(0, progress)
+        try:
+            controller.run()
+        finally:
+            pulse.end()
         return controller
 
 

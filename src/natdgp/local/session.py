@@ -11,6 +11,7 @@ from rich.console import Console
 
 from natdgp.local.conclusion import conclude
 from natdgp.local.display import Display
+from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
@@ -18,8 +19,8 @@ from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches
 from natdgp.local.slots import slots_of
 from natdgp.settings import Experiment, read_experiment
 
-INVALID = 1
-"""Exit status of a run that a hyperparameter broke."""
+FAILED = 1
+"""Exit status of a run that a hyperparameter or the disk broke."""
 
 SIGNALLED = 128
 """Added to a signal's number, the exit status of an interrupted run, as shells have it."""
@@ -54,6 +55,15 @@ def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
     """Note in an earlier run's folder on how many slots it goes on."""
     if slots_of(experiment) != slots_of(read_experiment(folder.config)):
         folder.write_config(experiment.config)
+
+
+def fall_back(console: Console, folder: RunFolder) -> None:
+    """Leave checkpoints that are not as they were written out of a run that goes on."""
+    damaged = folder.set_damaged_aside()
+    for problem in damaged:
+        console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
+    if damaged and not folder.checkpoints():
+        console.print("No checkpoint is left: the run begins anew", soft_wrap=True)
 
 
 def way_on(folder: RunFolder, slots: int) -> str:
@@ -110,9 +120,23 @@ def run_and_report(
         ended_as = "completed" if outcome.completed else "stopped"
         if ended_as == "stopped":
             console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
+        if steps == start and folder.summary.is_file():
+            console.print(
+                "There is nothing left to train; the figures are those that it ended with."
+            )
+            return 0
     except det.InvalidHP as error:
         console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
-        return INVALID
+        return FAILED
+    except NotSaved as error:
+        console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
+        if checkpoints := folder.checkpoints():
+            console.print(
+                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
+                f"  {way_on(folder, slots)}",
+                soft_wrap=True,
+            )
+        return FAILED
     finally:
         manifest.close(ended_as=ended_as, steps=steps, seconds=time.monotonic() - began)
 

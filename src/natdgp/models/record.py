@@ -11,6 +11,7 @@ from typing import Any
 
 from natdgp.data import Prepared, Scaling
 from natdgp.models.builder import TaskShape
+from natdgp.models.seal import check_seal
 from natdgp.settings import Settings
 
 FILE_NAME = "natdgp.json"
@@ -37,11 +38,19 @@ class TaskRecord:
     features: tuple[str, ...]
     targets: tuple[str, ...]
     scaling: Scaling
+    fingerprint: str
+    """Of the rows, as :class:`natdgp.data.Prepared` has it."""
 
     @classmethod
     def of(cls, prepared: Prepared) -> TaskRecord:
         """Note the facts of prepared data."""
-        return cls(len(prepared.train), prepared.features, prepared.targets, prepared.scaling)
+        return cls(
+            len(prepared.train),
+            prepared.features,
+            prepared.targets,
+            prepared.scaling,
+            prepared.fingerprint,
+        )
 
     @property
     def shape(self) -> TaskShape:
@@ -55,6 +64,7 @@ class TaskRecord:
             "features": list(self.features),
             "targets": list(self.targets),
             "scaling": self.scaling.to_dict(),
+            "fingerprint": self.fingerprint,
         }
 
     @classmethod
@@ -65,6 +75,7 @@ class TaskRecord:
             features=tuple(saved["features"]),
             targets=tuple(saved["targets"]),
             scaling=Scaling.from_dict(saved["scaling"]),
+            fingerprint=str(saved["fingerprint"]),
         )
 
 
@@ -88,25 +99,41 @@ class ModelRecord:
         (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
+    def of_checkpoint(cls, folder: Path) -> ModelRecord:
+        """Read the record of a checkpoint, all of whose files are as they were written.
+
+        :raises FileNotFoundError: if the folder holds none.
+        :raises DamagedCheckpoint: if they are not.
+        :raises ValueError: if a newer natdgp wrote it, or none did.
+        """
+        if (folder / FILE_NAME).is_file():
+            check_seal(folder)
+        return cls.read(folder)
+
+    @classmethod
     def read(cls, folder: Path) -> ModelRecord:
         """Read `natdgp.json` from a checkpoint's folder.
 
         :raises FileNotFoundError: if the folder holds none.
-        :raises ValueError: if a newer natdgp wrote it.
+        :raises ValueError: if a newer natdgp wrote it, or none did.
         """
         path = folder / FILE_NAME
         if not path.is_file():
             raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {FILE_NAME}")
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if saved["format"] > FORMAT:
-            raise ValueError(
-                f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
-                f"this natdgp reads; upgrade natdgp"
-            )
-        return cls(
-            settings=Settings.model_validate(saved["settings"]),
-            task=TaskRecord.from_dict(saved["task"]),
-            seed=int(saved["seed"]),
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            newer = saved["format"] > FORMAT
+            if not newer:
+                return cls(
+                    settings=Settings.model_validate(saved["settings"]),
+                    task=TaskRecord.from_dict(saved["task"]),
+                    seed=int(saved["seed"]),
+                )
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path} is no record of a model: {error!r}") from error
+        raise ValueError(
+            f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
+            f"this natdgp reads; upgrade natdgp"
         )
 
 

@@ -14,10 +14,7 @@ import tensorflow_probability as tfp
 from natdgp.data import Numbers, Rows, evaluation_dataset
 from natdgp.models import Stream
 from natdgp.models.record import ModelRecord
-from natdgp.training import NatGradModel, build_training_model
-
-WEIGHTS_NAME = "determined-keras-model-weights"
-"""The file, chosen by Determined, that holds a checkpoint's parameters."""
+from natdgp.training import NatGradModel, build_training_model, load_weights
 
 _TOLERANCE = 1e-12
 """How exact a quantile is, in predictive standard deviations."""
@@ -194,18 +191,22 @@ def load(path: str | Path) -> TrainedModel:
     Nothing in the checkpoint is executed: the weights are TensorFlow's, the rest is JSON.
 
     :raises FileNotFoundError: if there is no natdgp checkpoint.
+    :raises DamagedCheckpoint: if a file of it is missing, cut short or altered, or a link.
+    :raises ValueError: if a newer natdgp wrote it, or if the folder's best checkpoint lies outside.
     """
     folder = _checkpoint_folder(Path(path))
-    record = ModelRecord.read(folder)
+    record = ModelRecord.of_checkpoint(folder)
     model = build_training_model(
         record.settings, record.task.shape, record.task.scaling.y_std, seed=record.seed
     )
-    status = model.load_weights(str(folder / WEIGHTS_NAME))
-    status.assert_existing_objects_matched()
-    status.expect_partial()  # the optimizers' state is of no use here
+    load_weights(model, folder)
     return TrainedModel(model, record)
 
 
 def _checkpoint_folder(path: Path) -> Path:
     best = path / "best"
-    return best if best.is_dir() else path
+    if not best.is_dir():
+        return path
+    if not best.resolve().is_relative_to(path.resolve()):
+        raise ValueError(f"{best} leads out of the run's folder, to {best.resolve()}; load that")
+    return best.resolve()

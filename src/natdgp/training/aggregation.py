@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from natdgp.parallel import Reducer, packed_sum, unpacked_means
@@ -20,8 +22,14 @@ class Aggregation:
     """Whether gradients of the k batches are averaged; else they are summed."""
 
 
-class Aggregator(tf.Module):
-    """What a rank has added up since the last step; over ranks it is added up once a step."""
+class Aggregator:
+    """What a rank has added up since the last step; over ranks it is added up once a step.
+
+    It is no part of the model's variables: a checkpoint has a file for it, and runs that aggregate
+    otherwise, or not at all, can begin with that checkpoint too.
+    """
+
+    FILE_NAME = "natdgp-aggregated.npy"
 
     def __init__(
         self, aggregation: Aggregation, parameters: Sequence[tf.Variable], reducer: Reducer
@@ -30,16 +38,16 @@ class Aggregator(tf.Module):
         :param parameters: what gradients are taken of.
         :param reducer: adds up over ranks.
         """
-        super().__init__(name="aggregator")
         self._aggregation = aggregation
         self._reducer = reducer
         size = sum(parameter.shape.num_elements() for parameter in parameters)
         dtype = parameters[0].dtype
-        self._sum = tf.Variable(tf.zeros([size + 1], dtype), trainable=False, name="aggregated")
+        self.kept = tf.Variable(tf.zeros([size + 1], dtype), trainable=False, name="aggregated")
+        """[T + 1], the sum of :func:`natdgp.parallel.packed_sum` vectors since the last step."""
 
     def add(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> None:
         """Keep the mean gradients of one batch."""
-        self._sum.assign_add(packed_sum(gradients, examples), read_value=False)
+        self.kept.assign_add(packed_sum(gradients, examples), read_value=False)
 
     def is_complete(self, step: tf.Tensor) -> tf.Tensor:
         """Whether the batch of this step, counted from 0, is the last of its k."""
@@ -47,22 +55,27 @@ class Aggregator(tf.Module):
 
     def take(self, like: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The gradients of all batches and ranks since the last step, which are then forgotten."""
-        means = unpacked_means(self._reducer.total(self._sum), like)
+        means = unpacked_means(self._reducer.total(self.kept), like)
         with tf.control_dependencies(means):
-            self._sum.assign(tf.zeros_like(self._sum), read_value=False)
+            self.kept.assign(tf.zeros_like(self.kept), read_value=False)
         factor = 1 if self._aggregation.average else self._aggregation.frequency
         return [mean * factor for mean in means]
 
     def gather(self) -> None:
         """Bring what all ranks have kept to rank 0, whose checkpoint then holds it."""
-        total = self._reducer.total(self._sum)
-        self._sum.assign(total if self._reducer.rank == 0 else tf.zeros_like(total))
+        total = self._reducer.total(self.kept)
+        self.kept.assign(total if self._reducer.rank == 0 else tf.zeros_like(total))
 
-    def keep_on_one_rank(self) -> None:
-        """After all ranks have loaded rank 0's checkpoint: forget it on the others."""
-        if self._reducer.rank > 0:
-            self.forget()
+    def save(self, folder: Path) -> None:
+        """Write what rank 0 has gathered into a checkpoint's folder."""
+        np.save(folder / self.FILE_NAME, self.kept.numpy(), allow_pickle=False)
+
+    def load(self, folder: Path) -> None:
+        """Go on with what a checkpoint has gathered, on rank 0; the others begin with nothing."""
+        self.forget()
+        if self._reducer.rank == 0 and (folder / self.FILE_NAME).is_file():
+            self.kept.assign(np.load(folder / self.FILE_NAME, allow_pickle=False))
 
     def forget(self) -> None:
         """Forget what was kept, as a run does that begins with another one's checkpoint."""
-        self._sum.assign(tf.zeros_like(self._sum))
+        self.kept.assign(tf.zeros_like(self.kept))

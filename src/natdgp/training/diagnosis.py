@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 import gpflow
 import tensorflow as tf
 
 from natdgp.training.model import NatGradModel
+
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
+
+
+def explain_failure(model: NatGradModel, steps: int, message: str) -> str | None:
+    """Describe a step whose numbers went wrong, in one sentence with the remedy.
+
+    :param model: the model as the failure left it.
+    :param steps: training steps completed.
+    :param message: of TensorFlow's InvalidArgumentError.
+    :returns: None if it is about another thing, such as shapes.
+    """
+    what = f"the step after step {steps} failed"
+    if found := _ASSERTION.search(message):
+        return f"{what}: " + found[1].replace('\\"', '"')  # which names its own remedy
+    if "Cholesky decomposition was not successful" in message:
+        return f"{what}: a covariance matrix is not positive definite. {_remedy(model)}"
+    return None
 
 
 def explain_breakdown(model: NatGradModel, what: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from determined.keras import callbacks as determined_callbacks
 
@@ -24,11 +25,13 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = int(self.model.step)
-        gamma = gamma_at(self._settings.natural_gradient, step)
+        # Arrays: TensorFlow remembers every number of Python's that it was ever given.
+        gamma = np.array(gamma_at(self._settings.natural_gradient, step))
         for optimizer in self.model.natgrad_optimizers:
             optimizer.gamma.assign(gamma)
         if self._moves_rate:
-            self.model.optimizer.learning_rate.assign(learning_rate_at(self._settings.adam, step))
+            rate = np.array(learning_rate_at(self._settings.adam, step))
+            self.model.optimizer.learning_rate.assign(rate)
 
 
 class DriftCheck(tf.keras.callbacks.Callback):
@@ -57,6 +60,11 @@ class EarlyStopping(determined_callbacks.EarlyStopping):
 
     _skip_epoch_end_check = True  # as above
     _savable_attributes = determined_callbacks.EarlyStopping._savable_attributes | {"best"}
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether it has ended the trial, in this session or in one before."""
+        return bool(self.wait >= self.patience)
 
 
 def build_callbacks(settings: Settings) -> list[tf.keras.callbacks.Callback]:

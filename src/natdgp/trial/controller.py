@@ -14,8 +14,18 @@ import tensorflow as tf
 from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
+from natdgp.data import DataError
+from natdgp.models.compatibility import misfits, other_data
 from natdgp.models.record import ModelRecord
-from natdgp.training import check_drift, explain_breakdown
+from natdgp.models.seal import seal
+from natdgp.training import (
+    Aggregator,
+    check_drift,
+    explain_breakdown,
+    explain_failure,
+    load_weights,
+)
+from natdgp.trial.callbacks import EarlyStopping
 from natdgp.trial.summaries import SummaryWriter
 
 logger = logging.getLogger("natdgp.trial")
@@ -50,8 +60,10 @@ class DeepGPController(keras.TFKerasTrialController):
             workloads,
         )
         self.workloads: workload.Stream
-        if self.wlsq is not None and self._validation_is_due():
-            self.workloads = self._validation_first(self.workloads)
+        if self.wlsq is not None:
+            if self._validation_is_due():
+                self.workloads = self._validation_first(self.workloads)
+            self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
 
     def _configure_callbacks(self, user_callbacks: list[Any] | None) -> None:
@@ -80,13 +92,23 @@ class DeepGPController(keras.TFKerasTrialController):
             return
         yield from workloads
 
+    def _none_once_stopped(self, workloads: workload.Stream) -> workload.Stream:
+        # The loop asks for work when callbacks have their state back. A trial that early stopping
+        # had ended would train on if it is started again.
+        if any(
+            one.has_stopped for one in self.multiplexer.callbacks if isinstance(one, EarlyStopping)
+        ):
+            self.context.distributed.broadcast(None)
+            return
+        yield from workloads
+
     def _ready_to_save(self, workloads: workload.Stream) -> workload.Stream:
         # Determined's loop saves on the chief alone, where nothing can be asked of other ranks.
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 check_drift(self.model)
-                if self.model.aggregator is not None:
-                    self.model.aggregator.gather()
+                if (aggregator := self._aggregator) is not None:
+                    aggregator.gather()
             yield work, respond
 
     def _create_metric_writer(self) -> tensorboard.BatchMetricWriter:
@@ -101,34 +123,64 @@ class DeepGPController(keras.TFKerasTrialController):
         # names. Ours is in the model's TensorFlow checkpoint already, so there is none to write.
         with _no_optimizers(self.context):
             super()._save_checkpoint(path)
-        record: ModelRecord = self.trial.record
-        record.write(path)
+        if self._aggregator is not None:
+            self._aggregator.save(path)
+        self._record.write(path)
+        seal(path)
 
     def _load_optimizers_weights(self, optimizer_weights_checkpoint_path: Path) -> None:
         # They come with the model's weights; see _save_checkpoint.
         pass
 
     def _load_model_weights(self, model_weights_checkpoint_path: Path) -> None:
-        status = self.model.load_weights(str(model_weights_checkpoint_path))
-        status.assert_existing_objects_matched()
+        load_weights(self.model, model_weights_checkpoint_path.parent)
 
     def _load(self, load_path: Path) -> None:
-        super()._load(load_path)
-        if self.model.aggregator is not None:
-            self.model.aggregator.keep_on_one_rank()
-        started = self.env.steps_completed
-        if int(self.model.step) != started:
-            logger.info(
-                "Starting from another trial's checkpoint (step %d): parameters and Adam's moments "
-                "are kept, the schedules and the order of the data start at step %d.",
-                int(self.model.step),
-                started,
+        saved = ModelRecord.of_checkpoint(load_path)
+        if problems := misfits(saved, self._record):
+            raise self._invalid(
+                "\n  - ".join([f"{load_path} is a checkpoint of another model:", *problems])
             )
-            self.model.step.assign(started)
-            if self.model.aggregator is not None:
-                self.model.aggregator.forget()
-            self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
-            self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
+        super()._load(load_path)
+        started = self.env.steps_completed
+        if int(self.model.step) == started:
+            if (change := other_data(saved.task, self._record.task)) is not None:
+                raise DataError(
+                    f"the data are not those that the trial began with: {change}; bring the former "
+                    "data back, or begin a new run"
+                )
+            if self._aggregator is not None:
+                self._aggregator.load(load_path)
+            return
+        logger.info(
+            "Starting from another trial's checkpoint (step %d): parameters and Adam's moments "
+            "are kept, the schedules and the order of the data start at step %d.",
+            int(self.model.step),
+            started,
+        )
+        self.model.step.assign(started)
+        self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
+        self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
+
+    @property
+    def _aggregator(self) -> Aggregator | None:
+        aggregator: Aggregator | None = self.model.aggregator
+        return aggregator
+
+    @property
+    def _record(self) -> ModelRecord:
+        record: ModelRecord = self.trial.record
+        return record
+
+    def _launch_fit(self) -> None:
+        # TensorFlow raises what a searcher should hear as an invalid hyperparameter.
+        try:
+            super()._launch_fit()
+        except tf.errors.InvalidArgumentError as error:
+            why = explain_failure(self.model, self.steps_completed, error.message)
+            if why is None:
+                raise
+            raise self._invalid(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
         loss = float(logs["loss"])

@@ -55,3 +55,18 @@ def test_a_share_of_the_flights() -> None:
     assert [len(p) for p in (prepared.train, prepared.validation, prepared.test)] == [800, 100, 100]
     # drawn from the whole year
     assert len(np.unique(prepared.train.X[:, 0])) == 12
+
+
+def test_the_fingerprint_is_that_of_the_rows_and_of_what_they_are_for(table_csv: Path) -> None:
+    text = table_csv.read_text()
+    seen = {prepare(settings(table_csv), dtype).fingerprint for dtype in ("float64", "float32")}
+    assert len(seen) == 1
+    for old, new in (
+        ("3,0.5,-1,train", "3.0000000001,0.5,-1,train"),
+        ("18,0.5,29,test", "18,0.5,29,validation"),
+        ("18,0.5,29,test", "18,0.5,28,test"),
+    ):
+        assert old in text
+        table_csv.write_text(text.replace(old, new))
+        seen.add(prepare(settings(table_csv), "float64").fingerprint)
+    assert len(seen) == 4

@@ -18,6 +18,7 @@ from natdgp.local.contexts import (
     following_core_context,
     local_core_context,
 )
+from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import VALIDATION, Journal
@@ -102,8 +103,9 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
             (path / FILE_NAME).touch()
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NotSaved, match="step-00000008 cannot be written: disk full"):
         fail()
+    assert _names(folder) == {"step-00000004"}
     assert _steps(folder) == [4]
     with context.restore_path(folder.checkpoints()[0].path.name) as path:
         assert (path / "weights").read_text() == "whole"
@@ -113,12 +115,13 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     assert not (folder.checkpoint(8).path / "left over").exists()
 
 
-def test_a_step_saved_again_replaces_its_checkpoint(folder: RunFolder) -> None:
+def test_a_step_saved_again_keeps_its_checkpoint(folder: RunFolder) -> None:
+    """Same law, same content; to replace it, there would have to be a moment without it."""
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     _save(context, 4, "first")
     _save(context, 4, "second")
     assert _names(folder) == {"step-00000004"}
-    assert (folder.checkpoint(4).path / "weights").read_text() == "second"
+    assert (folder.checkpoint(4).path / "weights").read_text() == "first"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 
 from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
 from natdgp.models.record import FILE_NAME
+from natdgp.models.seal import seal
 
 
 def _everything(root: Path) -> dict[str, bytes | None]:
@@ -48,13 +49,6 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(FolderError, match="another folder with --out"):
         RunFolder.create(tmp_path / "file" / below)
-
-
-@pytest.mark.parametrize("name", ["a*", "a?", "[a]", "a\\b"])
-def test_a_path_that_tensorflow_takes_for_a_pattern_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FolderError, match=r"TensorFlow takes for a pattern.*--out"):
-        RunFolder.create(tmp_path / name / "run")
-    assert not list(tmp_path.iterdir())
 
 
 def test_default_names_count_up(tmp_path: Path) -> None:
@@ -106,6 +100,33 @@ def test_only_whole_checkpoints_are_seen_oldest_first(tmp_path: Path) -> None:
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 12, 100_000_000]
     folder.remove(folder.checkpoint(12))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 100_000_000]
+
+
+def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    place = folder.checkpoint(4)
+    place.path.mkdir()
+    (folder.aside(folder.checkpoint(8)) / "code").mkdir(parents=True)
+    folder.clear_leftovers()
+    assert list((tmp_path / "checkpoints").iterdir()) == [place.path]
+
+
+def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for steps in (4, 8, 12):
+        place = folder.checkpoint(steps).path
+        place.mkdir()
+        (place / FILE_NAME).write_text("{}")
+        seal(place)
+    assert folder.set_damaged_aside() == []
+    for steps in (4, 12):
+        (folder.checkpoint(steps).path / FILE_NAME).write_text("")
+    (tmp_path / "checkpoints" / "damaged-step-00000012").mkdir()
+    first, second = folder.set_damaged_aside()
+    assert f"step-00000004/{FILE_NAME} has 0 bytes; 2 were written" in str(first)
+    assert f"step-00000012/{FILE_NAME} has 0 bytes; 2 were written" in str(second)
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [8]
+    assert (tmp_path / "checkpoints" / "damaged-step-00000012-2" / FILE_NAME).exists()
 
 
 def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from natdgp.local import launch
 from natdgp.local.exchange import Exchange, Orders, Verdict
 from natdgp.local.folder import RunFolder
 from natdgp.local.output import Output
+from natdgp.local.pulse import Pulse
 from natdgp.models.record import FILE_NAME
 
 ORDERS = Orders("/runs/a", ["natdgp"], live=False, terminal=False, width=80)
@@ -38,13 +39,12 @@ def _after(*said: str) -> Output:
     return output
 
 
-def test_a_rank_that_was_killed_is_told_with_its_last_lines(
-    folder: RunFolder, exchange: Exchange
-) -> None:
+def test_a_rank_that_was_killed_is_told_with_its_last_lines(exchange: Exchange) -> None:
     output = _after("[1]<stderr>:out of memory", "Process 1 exit with status code 137.")
-    assert launch._failure_report(output, exchange, folder, 2) == (
-        "natdgp train: rank 1 of 2 was ended by SIGKILL; so all end\nout of memory\n"
-    )
+    assert launch._failure_report(output.first_to_fail, output, exchange, 2) == [
+        "natdgp train: rank 1 of 2 was ended by SIGKILL before its first step; so all end",
+        "out of memory",
+    ]
 
 
 def test_a_rank_that_failed_is_told_with_its_own_words_and_the_way_on(
@@ -54,19 +54,22 @@ def test_a_rank_that_failed_is_told_with_its_own_words_and_the_way_on(
     folder.checkpoint(8).path.mkdir()
     (folder.checkpoint(8).path / FILE_NAME).touch()
     output = _after("[1]<stderr>:noise", "Process 1 exit with status code 1.")
-    assert launch._failure_report(output, exchange, folder, 2) == (
-        "natdgp train: rank 1 of 2 failed with exit status 1; so all end\n"
-        "Traceback\nValueError: mine\n"
-        f"Saved up to step 8. Go on with:\n  natdgp train --resume {folder.root} --slots 2\n"
-    )
+    Pulse(exchange.root, 1).note(9)
+    assert launch._failure_report(output.first_to_fail, output, exchange, 2) == [
+        "natdgp train: rank 1 of 2 failed with exit status 1 after step 9; so all end",
+        "Traceback",
+        "ValueError: mine",
+    ]
+    assert launch._remedy(folder, 2) == [
+        "Saved up to step 8. Go on with:",
+        f"  natdgp train --resume {folder.root} --slots 2",
+    ]
 
 
-def test_a_launcher_that_failed_is_told_with_its_last_lines(
-    folder: RunFolder, exchange: Exchange
-) -> None:
+def test_a_launcher_that_failed_is_told_with_its_last_lines(exchange: Exchange) -> None:
     output = _after("ValueError: Gloo support has not been built.")
-    report = launch._failure_report(output, exchange, folder, 2)
-    assert report.endswith("\nValueError: Gloo support has not been built.\n")
+    report = launch._failure_report(None, output, exchange, 2)
+    assert report[1:] == ["ValueError: Gloo support has not been built."]
 
 
 def test_ports_are_free_and_different() -> None:
@@ -150,17 +153,32 @@ def _launch(code: str) -> subprocess.Popen[bytes]:
 def test_watching_ends_with_the_output(exchange: Exchange) -> None:
     output = _after()
     with _launch("print('[1]<stderr>:done', end='')") as launcher:
-        launch._watch(launcher, output, exchange)
+        launch._watch(launcher, output, exchange, 2, 60)
     assert output.tail(1) == ["done"]
 
 
 def test_watching_ends_with_the_first_rank_that_fails(exchange: Exchange) -> None:
     said = "print('Process 1 exit with status code 1.', flush=True)"
     with _launch(f"import time; {said}; time.sleep(60)") as launcher:
-        launch._watch(launcher, output := _after(), exchange)
+        launch._watch(launcher, output := _after(), exchange, 2, 60)
         assert launcher.poll() is None
         launcher.kill()
     assert output.first_to_fail is not None
+
+
+def test_watching_ends_with_a_rank_that_stalls(exchange: Exchange) -> None:
+    for rank in (0, 1):
+        pulse = Pulse(exchange.root, rank)
+        for _ in range(3 + rank):
+            pulse.note(7)
+    with _launch("import time; time.sleep(60)") as launcher:
+        stall = launch._watch(launcher, _after(), exchange, 2, 1.0)
+        assert launcher.poll() is None
+        launcher.kill()
+    assert stall is not None
+    assert launch._failure_report(stall, _after(), exchange, 2) == [
+        "natdgp train: of 2 ranks, rank 0 made no progress for 1 s after step 7; so all end"
+    ]
 
 
 def test_ranks_that_do_not_end_after_the_verdict_are_waited_for_in_vain_only_so_long(
@@ -169,6 +187,6 @@ def test_ranks_that_do_not_end_after_the_verdict_are_waited_for_in_vain_only_so_
     monkeypatch.setattr(launch, "GRACE", 0.5)
     exchange.conclude(Verdict())
     with _launch("import time; time.sleep(60)") as launcher:
-        launch._watch(launcher, _after(), exchange)
+        launch._watch(launcher, _after(), exchange, 2, 60)
         assert launcher.poll() is None
         launcher.kill()

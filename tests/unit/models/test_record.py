@@ -47,7 +47,7 @@ def _record() -> ModelRecord:
         early_stopping=EarlyStoppingSettings(monitor="val_crps"),
     )
     scaling = Scaling(x_mean=AWKWARD, x_std=AWKWARD[::-1], y_mean=AWKWARD[:2], y_std=AWKWARD[2:4])
-    task = TaskRecord(123, ("a", "b", "c", "d", "é"), ("y", "z"), scaling)
+    task = TaskRecord(123, ("a", "b", "c", "d", "é"), ("y", "z"), scaling, "fingerprint")
     return ModelRecord(settings, task, seed=2**63 - 1)
 
 
@@ -65,6 +65,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     assert read.task.num_data == 123
     assert read.task.features == record.task.features
     assert read.task.targets == record.task.targets
+    assert read.task.fingerprint == record.task.fingerprint
     for name in ("x_mean", "x_std", "y_mean", "y_std"):
         ours, theirs = getattr(record.task.scaling, name), getattr(read.task.scaling, name)
         assert theirs.dtype == np.float64
@@ -85,8 +86,8 @@ def test_a_task_knows_its_shape() -> None:
 def test_a_task_is_noted_from_prepared_data() -> None:
     train, few = (Rows(np.zeros((n, 2)), np.zeros((n, 1))) for n in (9, 2))
     scaling = Scaling(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1))
-    task = TaskRecord.of(Prepared(train, few, few, scaling, ("a", "b"), ("y",)))
-    assert task == TaskRecord(9, ("a", "b"), ("y",), scaling)
+    task = TaskRecord.of(Prepared(train, few, few, scaling, ("a", "b"), ("y",), "f"))
+    assert task == TaskRecord(9, ("a", "b"), ("y",), scaling, "f")
 
 
 def test_a_folder_without_a_record_is_told(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from natdgp.data import Rows, Scaling, prepare
 from natdgp.local.folder import RunFolder, read_json_lines
 from natdgp.models import Stream
 from natdgp.models.record import FILE_NAME, ModelRecord, TaskRecord
+from natdgp.models.seal import DamagedCheckpoint, seal
 from natdgp.results import TrainedModel, load
-from natdgp.results.trained import WEIGHTS_NAME
 from natdgp.settings import Settings
 from natdgp.training import build_training_model
+from natdgp.training.weights import WEIGHTS_NAME
 from tests.conftest import FloatArray
 from tests.integration.conftest import Bench
 
@@ -57,7 +58,7 @@ def _model(
         },
         {"source": "flights"},
     )
-    record = ModelRecord(settings, TaskRecord(50, FEATURES, ("y",), SCALING), seed=3)
+    record = ModelRecord(settings, TaskRecord(50, FEATURES, ("y",), SCALING, ""), seed=3)
     generator = np.random.default_rng(0)
     X = generator.normal(size=(50, 3)).astype(dtype)
     model = build_training_model(settings, record.task.shape, SCALING.y_std, seed=3, X=X)
@@ -382,6 +383,7 @@ def test_loading_executes_nothing(
         file.write_bytes(pickle.dumps(_Hostile()))
     for file in modules:
         file.write_text("raise RuntimeError")
+    seal(checkpoint)
     load(checkpoint).predict(np.zeros((1, 3)))
     assert not (tmp_path / "hostile").exists()
     pickle.loads(pickles[0].read_bytes())  # the pickles are hostile indeed
@@ -394,10 +396,12 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
             load(path)
 
 
-def test_a_checkpoint_without_its_weights_is_not_loaded(run: RunFolder, tmp_path: Path) -> None:
-    shutil.copy(run.checkpoint(8).path / FILE_NAME, tmp_path)
-    with pytest.raises(tf.errors.NotFoundError, match=WEIGHTS_NAME):
-        load(tmp_path)
+def test_a_damaged_checkpoint_is_refused_by_its_file(run: RunFolder, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    (checkpoint / f"{WEIGHTS_NAME}.index").unlink()
+    with pytest.raises(DamagedCheckpoint, match=rf"{WEIGHTS_NAME}\.index is missing"):
+        load(checkpoint)
 
 
 def test_weights_of_another_model_are_not_loaded(run: RunFolder, tmp_path: Path) -> None:
@@ -406,5 +410,26 @@ def test_weights_of_another_model_are_not_loaded(run: RunFolder, tmp_path: Path)
     record = json.loads((checkpoint / FILE_NAME).read_text())
     record["settings"]["model"]["layers"] = 3
     (checkpoint / FILE_NAME).write_text(json.dumps(record))
+    seal(checkpoint)
     with pytest.raises(ValueError, match="incompatible tensor"):
         load(checkpoint)
+
+
+def test_a_best_checkpoint_outside_the_runs_folder_is_not_followed(
+    run: RunFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "stolen").mkdir()
+    (tmp_path / "stolen" / "best").symlink_to(run.checkpoint(8).path)
+    with pytest.raises(ValueError, match="leads out of the run's folder"):
+        load(tmp_path / "stolen")
+
+
+@pytest.mark.parametrize("name", ["we[i]rd", "what?", "a*b"])
+def test_a_path_that_tensorflow_takes_for_a_pattern_is_read(
+    run: RunFolder, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(run.checkpoint(8).path, tmp_path / name)
+    for one, other in zip(
+        _parameters(load(tmp_path / name)), _parameters(load(run.root)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +15,9 @@ from natdgp.settings import Problem, SettingsError, validate
 from natdgp.settings.document import Document, parse
 from natdgp.settings.overrides import apply_override
 
-CONST = Path(__file__).parents[3] / "experiments" / "flights" / "const.yaml"
-CONFIG = parse(CONST.read_text(encoding="utf-8")).values
+FILES = sorted((Path(__file__).parents[3] / "experiments").glob("*/*.yaml"))
+TEXTS = {file: file.read_text(encoding="utf-8") for file in FILES}
+CONFIGS = {file: parse(text).values for file, text in TEXTS.items()}
 TEXT = """\
 # Enough of a file to break.
 name: &name small  # a comment
@@ -84,14 +86,25 @@ def assert_explained(problems: Iterable[Problem]) -> None:
         assert str(problem)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_defaced_values_are_valid_or_explained(data: st.DataObject) -> None:
-    config = copy.deepcopy(CONFIG)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_defaced_values_are_valid_or_explained(file: Path, data: st.DataObject) -> None:
+    config = copy.deepcopy(CONFIGS[file])
     for _ in range(data.draw(st.integers(1, 3))):
         if nodes(config):
             deface(config, data)
     assert_explained(validate(config))
+
+
+@settings(max_examples=10, deadline=None)  # a whole file takes a while to parse
+@given(st.lists(st.tuples(st.integers(0, 10_000), FRAGMENTS), min_size=1, max_size=4))
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_a_defaced_file_is_valid_or_explained(file: Path, edits: list[tuple[int, str]]) -> None:
+    text = TEXTS[file]
+    for position, fragment in edits:
+        text = text[: position % len(text)] + fragment + text[position % len(text) :]
+    assert_explained_if_read(text)
 
 
 @settings(max_examples=200, deadline=None)
@@ -100,6 +113,10 @@ def test_defaced_text_is_valid_or_explained(edits: list[tuple[int, str]]) -> Non
     text = TEXT
     for position, fragment in edits:
         text = text[:position] + fragment + text[position:]
+    assert_explained_if_read(text)
+
+
+def assert_explained_if_read(text: str) -> None:
     try:
         values = parse(text).values
     except SettingsError as error:
@@ -112,7 +129,7 @@ def test_defaced_text_is_valid_or_explained(edits: list[tuple[int, str]]) -> Non
 @given(st.text(max_size=20) | st.builds("{}={}".format, WORDS, FRAGMENTS | st.text(max_size=8)))
 def test_any_override_is_valid_or_explained(override: str) -> None:
     try:
-        document = apply_override(Document(CONFIG), override)
+        document = apply_override(Document(CONFIGS[FILES[0]]), override)
     except SettingsError as error:
         assert_explained(error.problems)
     else:

@@ -222,13 +222,12 @@ def test_every_kth_step_is_complete() -> None:
     assert complete == [False, False, True, False, False, True, False]
 
 
-def test_nothing_kept_trains_nothing() -> None:
-    """The sum is a state of training and no parameter of the model."""
+def test_what_is_kept_is_no_variable_of_the_model() -> None:
+    """A checkpoint's weights are the same however many batches make a step."""
     model = _model(Aggregation(2))
     assert model.aggregator is not None
-    (kept,) = model.aggregator.variables
-    assert all(kept is not variable for variable in model.trainable_variables)
-    assert any(kept is variable for variable in model.variables)
+    assert all(model.aggregator.kept is not variable for variable in model.variables)
+    assert len(model.variables) == len(_model().variables)
 
 
 # --- several ranks and checkpoints ------------------------------------------------------------
@@ -250,33 +249,40 @@ def test_rank_0_gathers_what_all_kept_and_nothing_is_counted_twice() -> None:
         aggregator = _aggregator(reducer)
         aggregator.add(_gradients(1.0 + reducer.rank), tf.constant(2))
         aggregator.gather()
-        (kept,) = aggregator.variables
-        own = kept.numpy()
+        own = aggregator.kept.numpy()
         aggregator.gather()  # a second checkpoint at the same step
         return own[0], own[-1], _taken(aggregator)
 
     assert together(2, keep) == [(6.0, 4.0, 1.5), (0.0, 0.0, 1.5)]
 
 
-def test_only_rank_0_keeps_what_all_have_loaded() -> None:
+def test_only_rank_0_goes_on_with_what_was_gathered(tmp_path: Path) -> None:
     def load(reducer: Reducer) -> tuple[float, float]:
         aggregator = _aggregator(reducer)
-        aggregator.add(_gradients(4.0), tf.constant(3))  # rank 0's checkpoint, on every rank
-        aggregator.keep_on_one_rank()
-        (kept,) = aggregator.variables
-        examples = float(kept[-1])
+        aggregator.add(_gradients(7.0), tf.constant(1))  # of before
+        aggregator.load(tmp_path)
+        examples = float(aggregator.kept[-1])
         aggregator.add(_gradients(1.0), tf.constant(3))
         return examples, _taken(aggregator)
 
+    saved = _aggregator()
+    saved.add(_gradients(4.0), tf.constant(3))
+    saved.save(tmp_path)
     # (4 * 3 + 1 * 3 + 1 * 3) / 9
     assert together(2, load) == [(3.0, 2.0), (0.0, 2.0)]
 
 
-def test_one_process_gathers_and_keeps_what_it_has() -> None:
+def test_a_checkpoint_that_kept_nothing_is_gone_on_with(tmp_path: Path) -> None:
+    aggregator = _aggregator()
+    aggregator.add(_gradients(7.0), tf.constant(1))
+    aggregator.load(tmp_path)
+    assert not np.any(aggregator.kept)
+
+
+def test_one_process_gathers_what_it_has() -> None:
     aggregator = _aggregator()
     aggregator.add(_gradients(4.0), tf.constant(3))
     aggregator.gather()
-    aggregator.keep_on_one_rank()
     assert _taken(aggregator) == 4.0
 
 
@@ -287,6 +293,10 @@ def test_a_checkpoint_between_two_steps_loses_nothing(tmp_path: Path) -> None:
         straight.train_step(batch)
     straight.save_weights(str(tmp_path / "weights"), save_format="tf")
     resumed.load_weights(str(tmp_path / "weights")).assert_existing_objects_matched()
+    assert straight.aggregator is not None
+    assert resumed.aggregator is not None
+    straight.aggregator.save(tmp_path)
+    resumed.aggregator.load(tmp_path)
     assert int(resumed.step) == 2
     for model in (straight, resumed):
         model.train_step(batches[2])

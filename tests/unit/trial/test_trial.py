@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from determined import keras
 
-from natdgp.data import prepare
+from natdgp.data import DataError, prepare
 from natdgp.local import run as local_run
 from natdgp.local.folder import RunFolder
 from natdgp.local.run import Outcome, train
@@ -361,3 +361,69 @@ def test_a_fork_takes_its_own_learning_rate_and_forgets_its_parents_validations(
     rates = {s: m["learning_rate"] for s, m in bench.metrics(child, "training").items()}
     assert rates[2] == rates[8] == pytest.approx(0.02, rel=1e-6)  # float32
     assert rates[10] == pytest.approx(0.01, rel=1e-6)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [(1, 3), (3, 1), (3, 2)])
+def test_a_fork_may_aggregate_otherwise(
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    theirs: int,
+    ours: int,
+) -> None:
+    _one_layer(small_experiment)
+    small_experiment["searcher"]["max_length"] = {"batches": 4}
+    small_experiment["optimizations"] = {"aggregation_frequency": theirs}
+    parent = bench.new(small_experiment, "parent")
+    bench.go(parent)
+    small_experiment["optimizations"] = {"aggregation_frequency": ours}
+    small_experiment["perform_initial_validation"] = True
+    child, _ = _fork(bench, small_experiment, parent.checkpoint(4).path, monkeypatch)
+    before, after = bench.metrics(parent, "validation"), bench.metrics(child, "validation")
+    # 1e-12: the same parameters in another process of summation
+    assert after[0]["val_nlpd"] == pytest.approx(before[4]["val_nlpd"], rel=1e-12)
+    assert after[4]["val_nlpd"] != pytest.approx(after[0]["val_nlpd"], rel=1e-6)
+
+
+def test_a_checkpoint_of_another_model_is_an_invalid_hp_that_names_every_field(
+    bench: Bench,
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    _one_layer(small_experiment)
+    small_experiment["searcher"]["max_length"] = {"batches": 1}
+    parent = bench.new(small_experiment, "parent")
+    bench.go(parent)
+    small_experiment["hyperparameters"]["model"] = {
+        "layers": 1,
+        "inducing_points": 6,
+        "dtype": "float32",
+    }
+    small_experiment["data"]["features"] = ["a", "b"]
+    with pytest.raises(det.InvalidHP) as raised:
+        _fork(bench, small_experiment, parent.checkpoint(1).path, monkeypatch)
+    first, *problems = raised.value.msg.splitlines()
+    assert first.endswith("checkpoints/parent is a checkpoint of another model:")
+    assert problems == [
+        "  - hyperparameters.model.inducing_points is 6, but 5 in the checkpoint",
+        "  - hyperparameters.model.dtype is float32, but float64 in the checkpoint",
+        "  - data.features is a, b, but a, b, c in the checkpoint",
+    ]
+
+
+def test_data_that_changed_since_the_trial_began_are_refused(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    _one_layer(small_experiment)
+    small_experiment["searcher"]["max_length"] = {"batches": 2}
+    folder = bench.new(small_experiment)
+    bench.go(folder)
+    table = Path(small_experiment["data"]["path"])
+    *rows, last = table.read_text().splitlines()
+    table.write_text("\n".join([*rows, last.replace(",", ",1", 1)]) + "\n")
+    with pytest.raises(DataError, match="values in them changed; bring the former data back"):
+        bench.go(folder)
+    table.write_text("\n".join(rows) + "\n")
+    with pytest.raises(DataError, match="there were 240 training rows, and now there are 239"):
+        bench.go(folder)

@@ -1,0 +1,34 @@
+"""Tells the command how far a rank is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from natdgp.local.pulse import Pulse
+
+
+class ShowsProgress(tf.keras.callbacks.Callback):
+    """Notes every batch of training and validation that begins or ends."""
+
+    def __init__(self, pulse: Pulse, steps: int) -> None:
+        """:param pulse: this rank's.
+        :param steps: training steps completed before.
+        """
+        super().__init__()
+        self._pulse = pulse
+        self._steps = steps
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._pulse.note(self._steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._steps += 1
+        self._pulse.note(self._steps)
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._pulse.note(self._steps)
+
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._pulse.note(self._steps)

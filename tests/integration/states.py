@@ -1,0 +1,70 @@
+"""All that two runs have written, compared."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.training.aggregation import Aggregator
+from natdgp.training.weights import WEIGHTS_NAME
+
+
+def variables(checkpoint: Path) -> dict[str, Any]:
+    """Every saved variable: parameters, Adam's moments, gamma, learning rate, step."""
+    path = str(checkpoint / WEIGHTS_NAME)
+    saved = {
+        name: tf.train.load_variable(path, name)
+        for name, _ in tf.train.list_variables(path)
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH" and not name.startswith("_predictive_sums")
+    }
+    if (checkpoint / Aggregator.FILE_NAME).is_file():
+        saved["aggregated"] = np.load(checkpoint / Aggregator.FILE_NAME)
+    return saved
+
+
+def callbacks(checkpoint: Path) -> str:
+    """What the callbacks remember: the best value, how long they have waited, the epoch."""
+    with (checkpoint / "determined-callbacks.v1.pkl").open("rb") as file:
+        return json.dumps(pickle.load(file), sort_keys=True, default=str)
+
+
+def reports(folder: RunFolder) -> list[tuple[str, int, dict[str, float]]]:
+    """Every line of the journal but for the time of day."""
+    return [
+        (entry["group"], entry["steps_completed"], entry["metrics"])
+        for entry in read_json_lines(folder.metrics)
+    ]
+
+
+def assert_same_run(one: RunFolder, other: RunFolder, *, rtol: float = 0.0) -> None:
+    """The last checkpoint and every report of two runs are equal.
+
+    :param rtol: 0 compares to the last bit.
+    """
+    (ours, theirs) = (folder.checkpoints()[-1] for folder in (one, other))
+    assert ours.steps == theirs.steps
+    expected, got = variables(ours.path), variables(theirs.path)
+    assert expected.keys() == got.keys()
+    for name, value in expected.items():
+        _assert_close(got[name], value, rtol, name)
+    if rtol == 0:
+        assert callbacks(ours.path) == callbacks(theirs.path)
+    lines = reports(one), reports(other)
+    assert [line[:2] for line in lines[0]] == [line[:2] for line in lines[1]]
+    for (group, steps, metrics), (_, _, others) in zip(*lines, strict=True):
+        assert metrics.keys() == others.keys()
+        for name, number in metrics.items():
+            _assert_close(others[name], number, rtol, f"{name} of {group} at {steps}")
+
+
+def _assert_close(got: Any, expected: Any, rtol: float, name: str) -> None:
+    if rtol == 0:
+        np.testing.assert_array_equal(got, expected, err_msg=name)
+    else:
+        np.testing.assert_allclose(got, expected, rtol=rtol, atol=rtol, err_msg=name)

@@ -1,0 +1,171 @@
+"""Checkpoints are whole or absent, whatever ends a run, and a run goes on from a whole one."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import natdgp
+from natdgp.local.contexts import LocalCheckpointContext
+from natdgp.local.durable import NotSaved
+from natdgp.local.folder import RunFolder
+from natdgp.local.journal import Journal
+from natdgp.local.session import fall_back, run_and_report
+from natdgp.models.record import FILE_NAME
+from natdgp.models.seal import check_seal, seal
+from tests.integration.conftest import Bench, Watcher
+from tests.integration.states import assert_same_run
+
+
+@pytest.fixture
+def shallow(small_experiment: dict[str, Any]) -> dict[str, Any]:
+    """One layer and every checkpoint kept."""
+    small_experiment["hyperparameters"]["model"] = {"layers": 1, "inducing_points": 5}
+    small_experiment["checkpoint_storage"] = {"save_trial_latest": 9}
+    small_experiment["checkpoint_policy"] = "all"
+    return small_experiment
+
+
+def _quietly(action: Callable[[Console], Any]) -> str:
+    screen = io.StringIO()
+    action(Console(file=screen, width=200, highlight=False, markup=False, emoji=False))
+    return screen.getvalue()
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
+    bench: Bench, shallow: dict[str, Any]
+) -> None:
+    folder = bench.new(shallow)
+    bench.go(folder)
+    training = bench.metrics(folder, "training")
+    before = {
+        c.steps: natdgp.load(c.path).predict([[0.0, 0.0, 0.0]]).mean for c in folder.checkpoints()
+    }
+    assert set(before) == {4, 8, 12}
+    weights = "determined-keras-model-weights.data-00000-of-00001"
+    _cut(folder.checkpoint(12).path / weights)
+    _cut(folder.checkpoint(8).path / "workload_sequencer.pkl")
+
+    told = _quietly(lambda console: fall_back(console, folder)).splitlines()
+    assert [line.rpartition("; ")[2] for line in told] == ["that checkpoint is left out"] * 2
+    assert "step-00000008/workload_sequencer.pkl has" in told[0]
+    assert f"step-00000012/{weights} has" in told[1]
+    shown = _quietly(lambda console: run_and_report(console, folder, live=False))
+    assert f"Going on with {folder.root} from step 4\n" in shown
+    assert bench.metrics(folder, "training") == training
+    assert {
+        c.steps: natdgp.load(c.path).predict([[0.0, 0.0, 0.0]]).mean for c in folder.checkpoints()
+    } == before
+    assert len(list((folder.root / "checkpoints").glob("damaged-*"))) == 2
+
+    again = _quietly(lambda console: run_and_report(console, folder, live=False))
+    assert "There is nothing left to train" in again
+
+
+# What writing a checkpoint asks of the system, as Python's audit events name it.
+WRITING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+
+
+def _killed_at(event: int, work: Callable[[], None]) -> bool:
+    """Do the work in a process that kills itself before its n-th event; whether it came to that."""
+    child = os.fork()
+    if child == 0:
+        left = [event]
+
+        def count(name: str, _: object) -> None:
+            if name in WRITING:
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(count)
+        work()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    return os.WIFSIGNALED(status)
+
+
+def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
+    journal = Journal(folder.metrics, up_to=steps, metric="val_nlpd", smaller_is_better=True)
+    context = LocalCheckpointContext(folder, journal, keep_best=1, keep_latest=1)
+    with context.store_path({"steps_completed": steps}) as (path, _):
+        for number in range(files):
+            (path / f"weights-{number}").write_text("numbers")
+        (path / FILE_NAME).write_text("{}")
+        seal(path)
+
+
+def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    _save(folder, 4)
+    seen = set()
+    moment, killed = 0, True
+    while killed:
+        killed = _killed_at(moment, lambda: _save(folder, 8))
+        moment += 1
+        steps = tuple(checkpoint.steps for checkpoint in folder.checkpoints())
+        seen.add(steps)
+        for checkpoint in folder.checkpoints():
+            check_seal(checkpoint.path)
+        if steps != (4,):  # the next is killed a moment later, where this one began
+            folder.remove(folder.checkpoint(8))
+            if 4 not in steps:
+                _save(folder, 4)
+    assert seen == {(4,), (4, 8), (8,)}  # before, between renaming and collecting, and after
+    assert moment > 20
+    assert not list((folder.root / "checkpoints").glob(".*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "natdgp-test", place],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"a full disk needs a small one, hence root: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def _fill(disk: Path) -> None:
+    free = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 16384))
+
+
+def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole(
+    small_disk: Path,
+    shallow: dict[str, Any],
+    bench: Bench,
+    write_experiment: Callable[[dict[str, Any]], Path],
+) -> None:
+    straight = bench.new(shallow, "straight")
+    bench.go(straight)
+    disk = Bench(small_disk, write_experiment)
+    folder = disk.new(shallow)
+    with pytest.raises(NotSaved, match=r"step-00000008 cannot be written: .*[Nn]o space left"):
+        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk)))
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4]
+    check_seal(folder.checkpoint(4).path)
+    assert not list((folder.root / "checkpoints").glob(".*"))
+
+    (small_disk / "ballast").unlink()
+    assert disk.go(folder).steps == 12
+    assert_same_run(straight, folder)

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from natdgp.local.pulse import Phase, Reading
+from natdgp.local.vigil import START, Vigil
+
+LIMIT = 60.0
+
+
+def _training(beats: int, events: int, steps: int = 5) -> Reading:
+    return Reading(beats, events, steps, Phase.TRAINING)
+
+
+def test_ranks_that_go_on_are_let_alone() -> None:
+    vigil = Vigil(LIMIT)
+    for now in range(0, 1000, 50):
+        assert vigil.look([_training(now, now), _training(now, now)], now) is None
+
+
+def test_a_rank_that_no_longer_beats_is_named_though_all_stand_still() -> None:
+    vigil = Vigil(LIMIT)
+    assert vigil.look([_training(1, 10), _training(1, 9)], 0) is None
+    assert vigil.look([_training(120, 10), _training(1, 9)], 60) is None
+    stall = vigil.look([_training(121, 10), _training(1, 9)], 61)
+    assert str(stall) == "rank 1 gave no sign of life for 60 s after step 5"
+
+
+def test_the_rank_that_the_others_wait_for_is_named() -> None:
+    vigil = Vigil(LIMIT)
+    for now in (0, 60):
+        assert vigil.look([_training(now, 12, 6), _training(now, 11, 5)], now) is None
+    stall = vigil.look([_training(61, 12, 6), _training(61, 11, 5)], 61)
+    assert str(stall) == "rank 1 made no progress for 60 s after step 5"
+
+
+def test_ranks_that_are_equally_far_are_named_together() -> None:
+    vigil = Vigil(LIMIT)
+    vigil.look([_training(0, 11), _training(0, 11)], 0)
+    stall = vigil.look([_training(61, 11), _training(61, 11)], 61)
+    assert str(stall) == "ranks 0, 1 made no progress for 60 s after step 5"
+
+
+@pytest.mark.parametrize("events", [0, 1])
+def test_preparations_may_take_longer(events: int) -> None:
+    phase = Phase.TRAINING if events else Phase.STARTING
+    vigil = Vigil(LIMIT)
+    for now in (0, 61, START * LIMIT):
+        readings = [Reading(int(now), events, 0, phase), _training(int(now), 1, 0)]
+        assert vigil.look(readings, now) is None
+    stall = vigil.look([Reading(9999, events, 0, phase), _training(9999, 1, 0)], START * LIMIT + 1)
+    assert stall is not None
+    assert not stall.silent
+    assert str(stall).endswith("for 600 s after step 0" if events else "before its first step")
+
+
+def test_ranks_that_are_not_there_yet_are_waited_for() -> None:
+    vigil = Vigil(LIMIT)
+    for now in (0, 1000, 2000):
+        assert vigil.look([None, None], now) is None
+        assert vigil.look([_training(now, 5), None], now) is None
+
+
+def test_a_rank_that_has_nothing_left_to_do_holds_nobody_up() -> None:
+    vigil = Vigil(LIMIT)
+    for now in (0, 100, 200):
+        readings = [_training(now, 30), Reading(7, 30, 12, Phase.ENDING)]
+        assert vigil.look(readings, now) is None
