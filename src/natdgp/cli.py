@@ -15,7 +15,7 @@ from rich.console import Console
 import natdgp
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
-from natdgp.settings import Experiment, SettingsError, read_experiment
+from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
 if TYPE_CHECKING:
     from natdgp.local.folder import RunFolder
@@ -111,7 +111,7 @@ def _check(parsed: argparse.Namespace) -> int:
     status = 0
     for file in parsed.files:
         try:
-            read_experiment(file)
+            read_search(file, local=False)
         except SettingsError as error:
             print(error, file=sys.stderr)
             status = FAILED

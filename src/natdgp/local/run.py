@@ -28,7 +28,8 @@ from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.slots import slots_of
-from natdgp.settings import Experiment, constant_hyperparameters
+from natdgp.settings import Experiment
+from natdgp.settings.spans import in_batches
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,12 @@ def copy_trial_code(found: Path, source: Path, code: Path) -> None:
 
 def length_in_batches(experiment: Experiment) -> int:
     """The configured length of a run in training steps, by the sequencer's own arithmetic."""
-    unit: str
-    length: int
-    ((unit, length),) = experiment.config["searcher"]["max_length"].items()
-    batch_size = experiment.settings.global_batch_size
-    if unit == "batches":
-        return length
-    if unit == "records":
-        return max(length // batch_size, 1)
-    records_per_epoch: int = experiment.config["records_per_epoch"]
-    return max(length * records_per_epoch // batch_size, 1)
+    config = experiment.config
+    return in_batches(
+        config["searcher"]["max_length"],
+        experiment.settings.global_batch_size,
+        config.get("records_per_epoch"),
+    )
 
 
 def train(
@@ -197,7 +194,7 @@ def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvCo
         master_cert_file=None,
         master_cert_name=None,
         experiment_config=copy.deepcopy(config),
-        hparams=constant_hyperparameters(config["hyperparameters"]),
+        hparams=config["hyperparameters"],
         latest_checkpoint=latest.path.name if latest else None,
         steps_completed=latest.steps if latest else 0,
         use_gpu=bool(gpus),
