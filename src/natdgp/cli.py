@@ -13,21 +13,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import natdgp
+from natdgp.local.devices import choose_device, count_gpus
+from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
+from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
 if TYPE_CHECKING:
     from natdgp.local.folder import RunFolder
-
-FAILED = 1
-"""Exit status when a run or a check failed."""
-
-MISUSED = 2
-"""Exit status when the request itself was wrong: files, fields, folders."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     train.set_defaults(run=_train)
 
+    add_search(commands)
+
     check = commands.add_parser(
         "check",
         help="validate experiment files without training",
@@ -132,7 +128,7 @@ def _train(parsed: argparse.Namespace) -> int:
         )
         return MISUSED
     experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
-    _choose_device(parsed.device)
+    choose_device(parsed.device)
     quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
@@ -174,12 +170,10 @@ def _on_slots(
     experiment: Experiment, parsed: argparse.Namespace
 ) -> tuple[Experiment, Callable[[RunFolder], int]]:
     """The experiment as this machine trains it, and what trains it in a folder."""
-    import tensorflow as tf
-
     from natdgp.local.launch import find_horovodrun, run_on_slots
     from natdgp.local.session import run_and_report
 
-    gpus = len(tf.config.list_physical_devices("GPU"))
+    gpus = count_gpus()
     slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
     console = Console(highlight=False, markup=False, emoji=False)
     if remark is not None:
@@ -197,22 +191,3 @@ def _on_slots(
             gpus=gpus > 0,
         )
     return with_slots(experiment, slots), start
-
-
-def _choose_device(device: str) -> None:
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    elif kind == "gpu" and index.isdecimal():
-        os.environ["CUDA_VISIBLE_DEVICES"] = index
-    elif device not in ("auto", "gpu"):
-        raise SettingsError.single(
-            "--device", device, "must be auto, cpu, gpu or gpu:N", "name one of them"
-        )
-    if kind == "gpu":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            raise SettingsError.single(
-                "--device", device, "TensorFlow sees no such GPU", "use --device cpu"
-            )

@@ -28,6 +28,7 @@ from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.slots import slots_of
+from natdgp.local.verdicts import Verdicts
 from natdgp.settings import Experiment
 from natdgp.settings.spans import in_batches
 
@@ -90,7 +91,11 @@ def length_in_batches(experiment: Experiment) -> int:
 
 
 def train(
-    experiment: Experiment, folder: RunFolder, observer: Observer, exchange: Exchange | None = None
+    experiment: Experiment,
+    folder: RunFolder,
+    observer: Observer,
+    exchange: Exchange | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Outcome:
     """Train until the configured length, a stop of the trial's own, or a signal.
 
@@ -98,6 +103,7 @@ def train(
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
     :param exchange: between the ranks, if this is rank 0 of several.
+    :param verdicts: what to wait for after every validation, if a search judges the run.
     :raises determined.InvalidHP: if a hyperparameter makes training break down.
     """
     config = experiment.config
@@ -118,6 +124,7 @@ def train(
             keep_latest=storage["save_trial_latest"],
             distributed=distributed,
             exchange=exchange,
+            verdicts=verdicts,
         )
         controller = _run(trial_class, core_context, env)
         if controller.breakdown is not None:

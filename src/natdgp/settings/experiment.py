@@ -48,6 +48,11 @@ class Search:
     space: Space
     searcher: Searcher
 
+    @property
+    def seed(self) -> int:
+        """Where all randomness of the search starts."""
+        return int(self.config["reproducibility"]["experiment_seed"])
+
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read and validate an experiment file that is to be trained as it stands.

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, Final
 
 from natdgp.settings.problems import Problem
-from natdgp.settings.space import Path, Point, Space, value_at
+from natdgp.settings.space import Point, Space, place_of, value_at
 
 CORNERS: Final = 1024
 """Points at which every hyperparameter is extreme, at most; of more, so many are drawn."""
@@ -46,10 +46,6 @@ def problems_of_points(space: Space, examine: Examine) -> list[Problem]:
 
 def _at(problem: Problem, space: Space, point: Mapping[str, Any]) -> Problem:
     """The problem with the point that has it, as far as it is searched over."""
-    values = {name: value_at(point, _path(name)) for name in space.searched}
+    values = {name: value_at(point, place_of(name)) for name in space.searched}
     shown = ", ".join(f"{name.partition('.')[2]}: {value!r}" for name, value in values.items())
     return replace(problem, message=f"{problem.message} (at the point {{{shown}}})")
-
-
-def _path(name: str) -> Path:
-    return tuple(name.split(".")[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -58,17 +58,30 @@ class Space:
         """A random point."""
         return _nested({path: domain.draw(rng) for path, domain in self.domains})
 
+    @property
+    def grid_size(self) -> int:
+        """How many points the grid has."""
+        return math.prod(len(domain.grid) for _, domain in self.domains)
+
+    def grid_point(self, index: int) -> Point:
+        """A point of the grid, the last hyperparameter changing fastest."""
+        values: list[Any] = []
+        for _, domain in reversed(self.domains):
+            index, place = divmod(index, len(domain.grid))
+            values.insert(0, domain.grid[place])
+        return self._point(values)
+
     def grid(self) -> Iterator[Point]:
-        """Every point of the grid, the last hyperparameter changing fastest."""
-        return self._product([list(domain.grid) for _, domain in self.domains])
+        """Every point of the grid, in order."""
+        return map(self.grid_point, range(self.grid_size))
 
     def corners(self, most: int, rng: Random) -> Iterator[Point]:
         """Points at which every hyperparameter is extreme: all, or `most` random ones of more."""
         ends = [list(domain.ends) for _, domain in self.domains]
         if math.prod(map(len, ends)) <= most:
-            return self._product(ends)
+            return map(self._point, itertools.product(*ends))
         drawn = ([rng.choice(of) for of in ends] for _ in range(most))
-        return (self._point(values) for values in drawn)
+        return map(self._point, drawn)
 
     def contains(self, point: Mapping[str, Any]) -> bool:
         """Whether a point has a value of each hyperparameter's domain, and no others."""
@@ -79,10 +92,7 @@ class Space:
         """The section it was read from, constants that are no groups as bare values."""
         return _nested({path: _plain(domain) for path, domain in self.domains})
 
-    def _product(self, values: list[list[Any]]) -> Iterator[Point]:
-        return (self._point(combination) for combination in itertools.product(*values))
-
-    def _point(self, values: Any) -> Point:
+    def _point(self, values: Iterable[Any]) -> Point:
         return _nested(dict(zip((path for path, _ in self.domains), values, strict=True)))
 
 
@@ -97,6 +107,11 @@ def read_space(hyperparameters: Mapping[str, Any]) -> tuple[Space, list[Problem]
         else:
             domains[path] = domain
     return Space(tuple(sorted(domains.items(), key=lambda item: item[0]))), problems
+
+
+def place_of(name: str) -> Path:
+    """The path to a hyperparameter by its place in the configuration."""
+    return tuple(name.split(".")[1:])
 
 
 def value_at(group: Any, path: Path) -> Any:
