@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,26 @@ from natdgp.local.verdicts import Verdicts
 LOG = "output.log"
 """What a trial's process says, in the folder of its run."""
 
+PROGRAM = (sys.executable, "-m", "natdgp.search.program")
+"""Trains the trial of a run's folder: `PROGRAM LOCK RUN`."""
+
 
 class Job:
     """A trial under way."""
 
     def __init__(
-        self, lock: Path, run: RunFolder, environment: Mapping[str, str], *, judged: int
+        self,
+        program: Sequence[str],
+        lock: Path,
+        run: RunFolder,
+        environment: Mapping[str, str],
+        *,
+        judged: int,
     ) -> None:
         """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
         sends reaches the search alone.
 
+        :param program: trains a trial, as PROGRAM does.
         :param lock: of the search's lifeline.
         :param environment: variables beside those of this process.
         :param judged: steps of its last validation that the search has judged; -1: of none.
@@ -38,7 +48,7 @@ class Job:
         self._seen: tuple[int, int] | None = None
         with (run.root / LOG).open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "natdgp.search.program", str(lock), str(run.root)],
+                [*program, str(lock), str(run.root)],
                 env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

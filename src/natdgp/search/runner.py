@@ -13,7 +13,7 @@ from natdgp.local.verdicts import Verdicts
 from natdgp.search.decisions import Ending, Verdict
 from natdgp.search.events import Ended, Event, Validated
 from natdgp.search.folder import SearchFolder
-from natdgp.search.job import Job, validations_of
+from natdgp.search.job import PROGRAM, Job, validations_of
 from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
 from natdgp.search.trials import run_folder_of
@@ -54,14 +54,17 @@ class Runner:
         folder: SearchFolder,
         environments: Sequence[Mapping[str, str]],
         observer: Observer,
+        program: Sequence[str] = PROGRAM,
     ) -> None:
         """:param progress: where the search stands, by the events of the ledger.
         :param environments: variables for each of the trials that may be under way at once.
+        :param program: trains a trial, as PROGRAM does.
         """
         self._progress = progress
         self._ledger = ledger
         self._folder = folder
         self._observer = observer
+        self._program = program
         self._free = list(environments)
         self._jobs: dict[int, tuple[Job, Mapping[str, str]]] = {}
         self.signal: signal.Signals | None = None
@@ -111,7 +114,7 @@ class Runner:
             return
         Verdicts(run.verdicts).give(judged, stop=trial.verdict is not Verdict.GO_ON)
         environment = self._free.pop(0)
-        job = Job(self._folder.lock, run, environment, judged=judged)
+        job = Job(self._program, self._folder.lock, run, environment, judged=judged)
         self._jobs[trial.number] = (job, environment)
         self._observer.begun(self._progress, trial)
 

@@ -86,14 +86,15 @@ def rungs_see_a_validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     period = config.get("min_validation_period")
     given = {k: v for k, v in period.items() if v} if isinstance(period, Mapping) else {}
     between = _steps(config, given, rows)
-    remedy = f"set min_validation_period: {{{unit}: {shortest}}}, or fewer"
-    why = f"the shortest rung is {shortest} {unit}, and trials are compared by validations"
-    if not given:
-        yield Problem("min_validation_period", period or MISSING, f"required: {why}", remedy)
-    elif rung is not None and between is not None and between > rung:
-        yield Problem(
-            "min_validation_period", period, f"longer than the shortest rung: {why}", remedy
-        )
+    if given and (rung is None or between is None or between <= rung):
+        return
+    yield Problem(
+        "min_validation_period",
+        period or MISSING,
+        f"must not be longer than the shortest rung, {shortest} {unit}, as trials are compared by "
+        "their validations",
+        f"set min_validation_period: {{{unit}: {shortest}}}",
+    )
 
 
 def grids_have_counts(config: Mapping[str, Any]) -> Iterator[Problem]:

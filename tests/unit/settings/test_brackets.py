@@ -8,6 +8,7 @@ import pytest
 
 from natdgp.settings.brackets import Bracket, brackets_of, rung_lengths
 from natdgp.settings.searchers import AdaptiveSearcher, AsyncHalvingSearcher
+from natdgp.settings.spans import Length
 
 
 def adaptive(**fields: Any) -> list[tuple[tuple[int, ...], int, int]]:
@@ -80,7 +81,7 @@ def test_async_halving_is_one_bracket(asked: int, max_trials: int, concurrent: i
         metric="val_nlpd",
         max_time=16,
         time_metric="epochs",
-        max_length={"epochs": 16},
+        max_length=Length(epochs=16),
         num_rungs=3,
         max_trials=max_trials,
         max_concurrent_trials=asked,
