@@ -85,7 +85,8 @@ def searched(search: Search, root: Path, jobs: int) -> tuple[Progress, float]:
     console = Console(stderr=True, highlight=False, markup=False)
     open_already = root.is_dir()
     folder = SearchFolder.open(root) if open_already else new_search(search, REPOSITORY, root)
-    search_and_report(console, folder, shares_of(jobs, 1, 0, {}), live=False)
+    if status := search_and_report(console, folder, shares_of(jobs, 1, 0, {}), live=False):
+        sys.exit(status)
     search = read_search(folder.config)
     return Progress(search, Ledger(folder, search).events()), time.monotonic() - began
 
