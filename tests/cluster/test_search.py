@@ -10,6 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from natdgp.settings.space import Space, value_at
 from tests.cluster.container import run_trial
 from tests.cluster.flights import short_search
@@ -47,6 +49,7 @@ def test_a_sampled_trial_reports_what_an_adaptive_searcher_reads(
     assert all("val_nlpd" in report for report in reports)
 
 
+@pytest.mark.slow
 def test_an_invalid_combination_of_valid_values_is_reported_as_such(
     image: Image, context: str, storage: Path, tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
 
     broken, moments = claim(tmp_path / "broken", search), random.Random(3)
     for _ in range(20):
-        killed_at(broken, moments.uniform(0.1, 1.0), jobs=1)
+        killed_at(broken, moments.uniform(0.1, 0.8), jobs=1)
     go_on(broken)
     assert broken.leaderboard.read_text() == straight.leaderboard.read_text()
     events = [Ledger(folder, search).events() for folder in (straight, broken)]
