@@ -161,7 +161,8 @@ class Runner:
             return Ended(number, Ending.INVALID, why)
         if status == MISUSED:
             raise SearchError(f"trial {number}: {job.last_words}")
-        return Ended(number, Ending.FAILED, job.last_words)
+        killed = f"ended by {signal.Signals(-status).name}" if status < 0 else None
+        return Ended(number, Ending.FAILED, killed or job.last_words)
 
     def _validated(self, number: int, report: Mapping[str, Any]) -> Validated:
         searcher, metrics = self._progress.search.searcher, report["metrics"]

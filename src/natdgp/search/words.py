@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from natdgp.search.progress import Progress, Trial
@@ -30,11 +29,6 @@ def point_in_words(search: Search, trial: Trial) -> str:
     """What is searched over, as `layers 2, gamma 0.1`."""
     columns, values = columns_of(search), values_of(search, trial)
     return ", ".join(f"{columns[name]} {in_words(value)}" for name, value in values.items())
-
-
-def figures_in_words(figures: Mapping[str, Any], digits: int = 4) -> str:
-    """Named figures in one line."""
-    return "  ".join(f"{name} {value:.{digits}f}" for name, value in figures.items())
 
 
 def state_of(trial: Trial) -> str:

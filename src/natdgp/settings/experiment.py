@@ -141,7 +141,7 @@ def _must_be_constant(path: str, domain: Domain) -> Problem:
     return Problem(
         path,
         domain.model_dump(exclude_none=True),
-        f"this file searches over {path}; `natdgp search` does; `natdgp train` needs constants",
+        f"this file searches over {path}, as `natdgp search` does; `natdgp train` needs constants",
         f"give it a value: --set {path}=VALUE",
     )
 

@@ -7,6 +7,8 @@ fourth step leaves a checkpoint. The experiment's description may ask for other 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -40,6 +42,8 @@ def main(lock: Path, run: Path) -> int:
         if rate > 0.07 and "failed" in ending:
             sys.stdout.write("ValueError: of its own\n")
             return 1
+        if rate > 0.03 and "killed" in ending:
+            os.kill(os.getpid(), signal.SIGKILL)
         if "refused" in ending:
             sys.stdout.write("waves.csv: no such file\n")
             return 2

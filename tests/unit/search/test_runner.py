@@ -187,6 +187,17 @@ def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
     assert progress.ranked()[-1] in wrong
 
 
+def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    notes = Notes()
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="killed"))
+    progress = go_on(folder, notes=notes)
+    killed = [trial for trial in progress.trials if trial.ending is Ending.FAILED]
+    assert killed
+    assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
+
+
 def test_a_point_that_is_no_settings_is_invalid_without_a_process(
     search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

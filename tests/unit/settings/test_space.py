@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natdgp.settings import SettingsError
@@ -41,6 +41,7 @@ GROUPS = st.dictionaries(
 SPACES = GROUPS.map(Space.read)
 
 
+@settings(deadline=None)
 @given(SPACES, st.integers())
 def test_every_sample_lies_within_the_space_and_has_its_types(space: Space, seed: int) -> None:
     point = space.sample(Random(seed))
@@ -51,16 +52,19 @@ def test_every_sample_lies_within_the_space_and_has_its_types(space: Space, seed
             assert type(value_at(point, path)) is kinds[type(domain)]
 
 
+@settings(deadline=None)
 @given(SPACES, st.integers())
 def test_equal_seeds_draw_equal_points(space: Space, seed: int) -> None:
     assert space.sample(Random(seed)) == space.sample(Random(seed))
 
 
+@settings(deadline=None)
 @given(SPACES)
 def test_a_space_is_read_back_from_its_plain_form(space: Space) -> None:
     assert Space.read(space.to_plain()) == space
 
 
+@settings(deadline=None)
 @given(SPACES)
 def test_a_grid_is_exactly_the_product_of_its_axes(space: Space) -> None:
     if math.prod(len(domain.grid) for _, domain in space.domains) > 2000:
@@ -71,6 +75,7 @@ def test_a_grid_is_exactly_the_product_of_its_axes(space: Space) -> None:
     assert all(set(point) == {path[0] for path, _ in space.domains} for point in points)
 
 
+@settings(deadline=None)
 @given(SPACES, st.integers(1, 50))
 def test_corners_are_extreme_and_no_more_than_asked(space: Space, most: int) -> None:
     corners = list(space.corners(most, Random(0)))
@@ -79,6 +84,7 @@ def test_corners_are_extreme_and_no_more_than_asked(space: Space, most: int) -> 
         assert all(value_at(corner, path) in domain.ends for path, domain in space.domains)
 
 
+@settings(deadline=None)
 @given(ranges())
 def test_the_ends_of_a_log_range_are_powers(given_range: dict[str, Any]) -> None:
     if given_range["type"] == "log":
