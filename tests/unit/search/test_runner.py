@@ -238,9 +238,9 @@ def test_a_request_that_is_wrong_ends_the_search_with_its_words(
 def test_an_interrupted_search_is_gone_on_with_where_it_was(
     search_of: Write, tmp_path: Path
 ) -> None:
-    straight = claim(tmp_path / "straight", search_of())
+    straight = claim(tmp_path / "straight", search_of(searcher=RANDOM))
     go_on(straight)
-    folder = claim(tmp_path / "search", search_of())
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
     search = read_search(folder.config)
     lifeline = Lifeline(folder.lock)
     assert lifeline.hold()
