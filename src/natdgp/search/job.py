@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,6 +44,7 @@ class Job:
         self.run = run
         self.verdicts = Verdicts(run.verdicts)
         self._judged = judged
+        self._asked = False
         self._seen: tuple[int, int] | None = None
         with (run.root / LOG).open("a", encoding="utf-8") as log:
             self._process = subprocess.Popen(
@@ -71,9 +71,15 @@ class Job:
         """Let it go on after a validation, or save and end."""
         self.verdicts.give(steps, stop=stop)
 
-    def end(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+    def ask_to_end(self) -> None:
+        """Have it save and end; a second signal would end it at once, so there is only one."""
+        if not self._asked:
+            self._asked = True
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
 
     @property
     def last_words(self) -> str:

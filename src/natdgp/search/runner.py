@@ -76,19 +76,20 @@ class Runner:
         """
         try:
             while self._start_trials() or self._jobs:
+                if self.signal is not None:
+                    for job, _ in self._jobs.values():
+                        job.ask_to_end()
                 heard = [self._look_after(number) for number in list(self._jobs)]
                 if not any(heard):
                     self._observer.waited(self._progress)
                     time.sleep(PAUSE)
         finally:
             for job, _ in self._jobs.values():
-                job.end(signal.SIGKILL)
+                job.kill()
 
     def ask_to_end(self, number: signal.Signals) -> None:
         """Have the trials that are under way saved, and start no others."""
         self.signal = number
-        for job, _ in self._jobs.values():
-            job.end(signal.SIGTERM)
 
     def _start_trials(self) -> bool:
         """Start as many trials as may be; returns whether any was."""
