@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -22,11 +23,12 @@ from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
 from natdgp.search.runner import INVALID_IN_A_ROW, Runner, SearchError
-from natdgp.search.trials import experiment_of
+from natdgp.search.trials import experiment_of, run_folder_of
 from natdgp.settings import Experiment, Search, SettingsError, read_search
 from natdgp.settings.problems import Problem
 from tests.conftest import REPOSITORY
 from tests.unit.search.conftest import RANDOM, Write
+from tests.unit.search.made_up import RECORD
 
 STAND_IN = (sys.executable, "-m", "tests.unit.search.stand_in")
 
@@ -112,6 +114,21 @@ def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
     assert events[0] == events[1]
     starts = [(broken.trial(t.number) / "starts").read_text() for t in expected.trials]
     assert any(len(each.split()) > 1 for each in starts), "some trial was interrupted"
+
+
+def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial_goes_on(
+    search_of: Write, tmp_path: Path
+) -> None:
+    """A trial that goes on from a checkpoint does not report again what lies before it."""
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
+    search = read_search(folder.config)
+    run = run_folder_of(search, folder, Progress(search).trials[0])
+    report = {"val_nlpd": 9.5, "batches": 2}
+    entry = {"group": "validation", "steps_completed": 2, "metrics": report}
+    run.metrics.write_text(json.dumps(entry) + "\n")
+    run.checkpoint(2).path.mkdir(parents=True)
+    (run.checkpoint(2).path / RECORD).touch()
+    assert go_on(folder).trials[0].values.keys() == {2, 4, 6}
 
 
 def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
