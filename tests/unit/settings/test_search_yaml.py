@@ -17,7 +17,7 @@ from natdgp.settings.searchers import (
 )
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "flights"
-SEARCHERS = {
+SEARCHERS: dict[str, type[AdaptiveSearcher | RandomSearcher | GridSearcher]] = {
     "adaptive.yaml": AdaptiveSearcher,
     "random.yaml": RandomSearcher,
     "grid.yaml": GridSearcher,
