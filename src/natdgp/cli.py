@@ -13,21 +13,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import natdgp
+from natdgp.local.devices import choose_device, count_gpus
+from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
-from natdgp.settings import Experiment, SettingsError, read_experiment
+from natdgp.local.vigil import LIMIT
+from natdgp.search.command import add_search
+from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
 if TYPE_CHECKING:
     from natdgp.local.folder import RunFolder
-
-FAILED = 1
-"""Exit status when a run or a check failed."""
-
-MISUSED = 2
-"""Exit status when the request itself was wrong: files, fields, folders."""
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,10 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--rank-timeout",
         type=float,
-        default=60.0,
+        default=LIMIT,
         metavar="SECONDS",
         help="with several slots: end the run, and name the rank, when one has been silent or all "
-        "have made no progress for so long; ten times as long before the first step (default: 60)",
+        "have made no progress for so long; ten times as long before the first step (default: %(default)g)",
     )
     train.add_argument(
         "--device",
@@ -103,6 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     train.set_defaults(run=_train)
+
+    add_search(commands)
 
     check = commands.add_parser(
         "check",
@@ -119,7 +116,7 @@ def _check(parsed: argparse.Namespace) -> int:
     status = 0
     for file in parsed.files:
         try:
-            read_experiment(file)
+            read_search(file, local=False)
         except SettingsError as error:
             print(error, file=sys.stderr)
             status = FAILED
@@ -144,7 +141,7 @@ def _train(parsed: argparse.Namespace) -> int:
             "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
         )
     experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
-    _choose_device(parsed.device)
+    choose_device(parsed.device)
     quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
@@ -191,12 +188,10 @@ def _on_slots(
     experiment: Experiment, parsed: argparse.Namespace
 ) -> tuple[Experiment, Callable[[RunFolder], int]]:
     """The experiment as this machine trains it, and what trains it in a folder."""
-    import tensorflow as tf
-
     from natdgp.local.launch import find_horovodrun, run_on_slots
     from natdgp.local.session import run_and_report
 
-    gpus = len(tf.config.list_physical_devices("GPU"))
+    gpus = count_gpus()
     slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
     console = _console()
     if remark is not None:
@@ -219,22 +214,3 @@ def _on_slots(
 
 def _console() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
-
-
-def _choose_device(device: str) -> None:
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
-        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    elif kind == "gpu" and index.isdecimal():
-        os.environ["CUDA_VISIBLE_DEVICES"] = index
-    elif device not in ("auto", "gpu"):
-        raise SettingsError.single(
-            "--device", device, "must be auto, cpu, gpu or gpu:N", "name one of them"
-        )
-    if kind == "gpu":
-        import tensorflow as tf
-
-        if not tf.config.list_physical_devices("GPU"):
-            raise SettingsError.single(
-                "--device", device, "TensorFlow sees no such GPU", "use --device cpu"
-            )

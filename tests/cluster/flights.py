@@ -1,7 +1,8 @@
-"""The flights experiment of experiments/, shortened to seconds."""
+"""The flights experiments of experiments/, shortened to seconds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from ruamel.yaml import YAML
 
 from tests.cluster.submission import with_defaults
 
-FILE = Path(__file__).parents[2] / "experiments" / "flights" / "const.yaml"
+FOLDER = Path(__file__).parents[2] / "experiments" / "flights"
 
 SHORTENED = {
     "searcher.max_length.batches": 20,
@@ -22,19 +23,40 @@ SHORTENED = {
 }
 
 
+SHORTENED_HALVING = {
+    **SHORTENED,
+    "searcher.max_time": 20,
+    "searcher.max_rungs": 2,
+    "min_validation_period.batches": 5,
+    "hyperparameters.adam.schedule.decay_steps": 20,
+}
+
+
+def short_search(checkpoints: Path) -> dict[str, Any]:
+    """The configuration as a task of the shortened adaptive search sees it."""
+    return _shortened("adaptive.yaml", SHORTENED_HALVING, checkpoints, 1)
+
+
 def short_flights(checkpoints: Path, slots: int = 1) -> dict[str, Any]:
-    """The configuration as a task of the shortened experiment sees it.
+    """The configuration as a task of the shortened experiment sees it."""
+    return _shortened("const.yaml", SHORTENED, checkpoints, slots)
+
+
+def _shortened(
+    file: str, shortened: Mapping[str, object], checkpoints: Path, slots: int
+) -> dict[str, Any]:
+    """The configuration of a file in shorter, with the master's defaults.
 
     :raises KeyError: if the file no longer has a field that is to be shortened.
     """
-    config = YAML(typ="safe").load(FILE)
-    for path, value in SHORTENED.items():
+    config = YAML(typ="safe").load(FOLDER / file)
+    for path, value in shortened.items():
         *groups, name = path.split(".")
         group = config
         for key in groups:
             group = group[key]
         if name not in group:
-            raise KeyError(f"{FILE.name} has no {path} to shorten; correct SHORTENED")
+            raise KeyError(f"{file} has no {path} to shorten; correct it here")
         group[name] = value
     config["data"]["rows"] = 2000  # the file takes all rows; natdgp refuses fields it does not know
     config["resources"]["slots_per_trial"] = slots

@@ -61,6 +61,7 @@ def test_every_command_is_known_here() -> None:
         "natdgp train experiments/flights/const.yaml --set hyperparameters.model.layers=3 --seed 2 "
         "--out runs/three-layers",
         "natdgp check experiments/flights/const.yaml",
+        "natdgp search experiments/flights/adaptive.yaml --jobs 2",
         "det experiment create experiments/flights/const.yaml .",  # tests/cluster
         "det experiment create --local --test --config entrypoint=trials.deep_gp:DeepGPTrial "
         "experiments/flights/const.yaml .",  # test_determined_cli.py
@@ -100,3 +101,10 @@ def test_train_load_resume_and_change_as_readme_says(clone: Path) -> None:
 
 def test_check_as_readme_says(clone: Path) -> None:
     assert _run(clone, *COMMANDS[5].split()) == "experiments/flights/const.yaml: valid\n"
+
+
+def test_search_as_readme_says(clone: Path) -> None:
+    shorter = [*SHORTER, "--set=searcher.max_time=6", "--set=hyperparameters.model.layers=1"]
+    output = _run(clone, *COMMANDS[6].split(), *shorter, "--trials", "1")
+    assert "1 trials (1 completed), 6 steps" in output
+    assert "natdgp.load('runs/natdgp-flights-adaptive')" in output

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import natdgp
 from natdgp import cli
+from natdgp.local.devices import choose_device
 from natdgp.local.folder import RunFolder
 from natdgp.local.launch import RequestRefused
 from natdgp.local.slots import slots_of
@@ -181,7 +182,7 @@ def test_devices_are_chosen_before_tensorflow_sees_them(
     monkeypatch: pytest.MonkeyPatch, device: str, visible: str
 ) -> None:
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"])
-    cli._choose_device(device)
+    choose_device(device)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
@@ -475,7 +476,15 @@ def test_what_the_ranks_refuse_is_told_once(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--version"], ["--help"], ["train", "--help"], ["check", "{file}"], ["train", "none.yaml"]],
+    [
+        ["--version"],
+        ["--help"],
+        ["train", "--help"],
+        ["check", "{file}"],
+        ["search", "--help"],
+        ["train", "none.yaml"],
+        ["search", "none.yaml"],
+    ],
     ids=" ".join,
 )
 def test_tensorflow_is_not_imported_for_a_quick_answer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rich.console import Console
@@ -54,13 +53,5 @@ def conclude(
         console.print(figures_table(title, table))
     else:
         console.print("No rows are held out for a test (data.split.test is 0).")
-    _point_to(folder.root / "best", best)
     write_json(folder.summary, summary)
     print_whereabouts(console, folder.shown, best.relative_to(folder.root))
-
-
-def _point_to(link: Path, target: Path) -> None:
-    aside = link.with_name(f".{link.name}.partial")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(target.relative_to(link.parent))
-    os.replace(aside, link)

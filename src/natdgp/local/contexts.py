@@ -23,6 +23,7 @@ from natdgp.local.durable import saving, settle, settle_all
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
+from natdgp.local.verdicts import Verdicts
 
 
 class Observer(Protocol):
@@ -41,10 +42,22 @@ class Observer(Protocol):
 class LocalTrainContext(core.DummyTrainContext):
     """Writes metrics to the run's journal and tells the observer."""
 
-    def __init__(self, folder: RunFolder, journal: Journal, observer: Observer) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        journal: Journal,
+        observer: Observer,
+        preempt: SignalPreemptContext,
+        verdicts: Verdicts | None = None,
+    ) -> None:
+        """:param preempt: is asked to end the run when it is judged so.
+        :param verdicts: what to wait for after a validation; None outside a search.
+        """
         super().__init__(tensorboard_path=folder.tensorboard)
         self._journal = journal
         self._observer = observer
+        self._preempt = preempt
+        self._verdicts = verdicts
         self.early_exit: core.EarlyExitReason | None = None
 
     def set_status(self, status: str) -> None:
@@ -66,6 +79,8 @@ class LocalTrainContext(core.DummyTrainContext):
         self._journal.write(group, steps_completed, metrics)
         notify = {TRAINING: self._observer.training, VALIDATION: self._observer.validation}[group]
         notify(steps_completed, metrics)
+        if group == VALIDATION and self._verdicts and self._verdicts.stop(steps_completed):
+            self._preempt.ask(signal.SIGTERM)
 
     def upload_tensorboard_files(
         self,
@@ -199,6 +214,11 @@ class SignalPreemptContext(core.DummyPreemptContext):
             signal.signal(number, handler)
         self._before.clear()
 
+    def ask(self, number: signal.Signals) -> None:
+        """Ask the run to end as the signal would."""
+        if self.signal is None:
+            self._ask(number, None)
+
     def should_preempt(self, auto_ack: bool = True) -> bool:
         if self._exchange is not None and self.signal is None:
             self.signal = self._exchange.asked
@@ -226,14 +246,16 @@ def local_core_context(
     keep_latest: int,
     distributed: core.DistributedContext | None = None,
     exchange: Exchange | None = None,
+    verdicts: Verdicts | None = None,
 ) -> core.Context:
     """The core context of a run in one process, or of rank 0 of several."""
     distributed = distributed or DummyDistributedContext()
+    preempt = SignalPreemptContext(distributed, exchange)
     return core.Context(
         checkpoint=LocalCheckpointContext(folder, journal, keep_best, keep_latest),
         distributed=distributed,
-        preempt=SignalPreemptContext(distributed, exchange),
-        train=LocalTrainContext(folder, journal, observer),
+        preempt=preempt,
+        train=LocalTrainContext(folder, journal, observer, preempt, verdicts),
         searcher=LocalSearcherContext(distributed, max_length),
     )
 

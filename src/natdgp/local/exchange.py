@@ -6,15 +6,14 @@ Nothing heavy is imported here: a rank must be able to see the end of the comman
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import os
 import signal
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.lifeline import Lifeline
 from natdgp.local.pulse import Pulse, Reading, read_pulse
 
 
@@ -32,6 +31,8 @@ class Orders:
     """Whether rank 0's output ends on a terminal."""
     width: int
     """Of the screen."""
+    of_search: bool = False
+    """Whether the run is a trial of a search, which judges it."""
 
 
 @dataclass(frozen=True)
@@ -107,24 +108,10 @@ class Exchange:
         """In the command: a rank's latest pulse, or None before it has one."""
         return read_pulse(self.root, rank)
 
-    def hold(self) -> None:
-        """In the command: let the ranks live for as long as this process does."""
-        self._lock = (self.root / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def release(self) -> None:
-        """In the command: end what ranks there may still be."""
-        self._lock.close()
-
-    def end_with_the_command(self) -> None:
-        """In a rank: end this process when the command ends, however it does, kill -9 included."""
-        lock = (self.root / "lock").open()
-
-        def watch() -> None:
-            fcntl.flock(lock, fcntl.LOCK_SH)  # granted when the command is gone
-            os._exit(1)
-
-        threading.Thread(target=watch, daemon=True).start()
+    @property
+    def lifeline(self) -> Lifeline:
+        """Held by the command; the ranks end with it."""
+        return Lifeline(self.root / "lock")
 
     def _write(self, name: str, message: Any) -> None:
         aside = self.root / f".{name}.{os.getpid()}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
+import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ from ruamel.yaml import YAML
 from natdgp.local.durable import write_whole
 from natdgp.models.record import FILE_NAME as RECORD_NAME
 from natdgp.models.seal import DamagedCheckpoint, check_seal
+
+CONFIG = "config.yaml"
+"""What makes a folder that of a run."""
+
+SEARCH_CONFIG = "search.yaml"
+"""What makes a folder that of a search."""
 
 
 class FolderError(ValueError):
@@ -29,6 +37,42 @@ class Checkpoint:
     path: Path
     steps: int
     """Training steps behind it."""
+
+
+def claim(root: Path, inside: Iterable[str]) -> Path:
+    """Make a new folder with others inside it; returns its absolute path.
+
+    :raises FolderError: if something is there already (nothing is ever overwritten), or if it
+        cannot be made or read back.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        ways_on = (
+            f"go on with it by `natdgp {command} --resume {shlex.quote(str(root))}`, or "
+            for command, config in {"train": CONFIG, "search": SEARCH_CONFIG}.items()
+            if (root / config).is_file()
+        )
+        way_on = next(ways_on, "")
+        raise FolderError(f"{root} exists already; {way_on}choose another folder with --out")
+    for name in inside:
+        try:
+            (root / name).mkdir(parents=True)
+        except OSError as error:
+            raise FolderError(
+                f"{root} cannot be made: {error.strerror}; choose another folder with --out"
+            ) from error
+    return root.resolve()
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """The first free path among `name`, `name-2`, `name-3`, and so on."""
+    candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return next(path for path in candidates if not path.exists())
+
+
+def shown(root: Path) -> Path:
+    """A path as a user in the current directory would write it."""
+    here = Path.cwd()
+    return root.relative_to(here) if root.is_relative_to(here) else root
 
 
 @dataclass(frozen=True)
@@ -45,27 +89,12 @@ class RunFolder:
         :raises FolderError: if something is there already (nothing is ever overwritten), or if it
             cannot be made or read back.
         """
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            resume = (
-                f"go on with that run by `natdgp train --resume {shlex.quote(str(root))}`, or "
-                if (root / "config.yaml").is_file()
-                else ""
-            )
-            raise FolderError(f"{root} exists already; {resume}choose another folder with --out")
-        for folder in (root / "checkpoints", root / "code", root / "tensorboard"):
-            try:
-                folder.mkdir(parents=True)
-            except OSError as error:
-                raise FolderError(
-                    f"{root} cannot be made: {error.strerror}; choose another folder with --out"
-                ) from error
-        return cls(root.resolve())
+        return cls(claim(root, ("checkpoints", "code", "tensorboard")))
 
     @classmethod
     def create_next(cls, parent: Path, name: str) -> RunFolder:
         """Claim the first free folder among `name`, `name-2`, `name-3`, and so on."""
-        candidates = (name if n == 1 else f"{name}-{n}" for n in range(1, 1_000_000))
-        return cls.create(next(parent / c for c in candidates if not (parent / c).exists()))
+        return cls.create(next_free(parent, name))
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -73,8 +102,8 @@ class RunFolder:
 
         :raises FolderError: if it is not one.
         """
-        if not (root / "config.yaml").is_file():
-            raise FolderError(f"{root} is not the folder of a run: it has no config.yaml")
+        if not (root / CONFIG).is_file():
+            raise FolderError(f"{root} is not the folder of a run: it has no {CONFIG}")
         return cls(root.resolve())
 
     def discard_unless_begun(self) -> None:
@@ -85,13 +114,12 @@ class RunFolder:
     @property
     def shown(self) -> Path:
         """The root as a user in the current directory would write it."""
-        here = Path.cwd()
-        return self.root.relative_to(here) if self.root.is_relative_to(here) else self.root
+        return shown(self.root)
 
     @property
     def config(self) -> Path:
         """The resolved experiment configuration, itself ready for `natdgp train`."""
-        return self.root / "config.yaml"
+        return self.root / CONFIG
 
     @property
     def manifest(self) -> Path:
@@ -102,6 +130,16 @@ class RunFolder:
     def metrics(self) -> Path:
         """Training and validation metrics, a JSON object a line."""
         return self.root / "metrics.jsonl"
+
+    @property
+    def verdicts(self) -> Path:
+        """Whether the run goes on, if it is one of a search."""
+        return self.root / "verdict.json"
+
+    @property
+    def best(self) -> Path:
+        """A link to the best checkpoint."""
+        return self.root / "best"
 
     @property
     def summary(self) -> Path:
@@ -119,11 +157,8 @@ class RunFolder:
         return self.root / "tensorboard"
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the resolved configuration."""
-        yaml = YAML(typ="safe", pure=True)
-        yaml.default_flow_style = False
-        with self.config.open("w", encoding="utf-8") as file:
-            yaml.dump(dict(config), file)
+        """Write the resolved configuration, which makes this the folder of a run."""
+        write_yaml(self.config, config)
 
     def checkpoint(self, steps: int) -> Checkpoint:
         """The place of the checkpoint after so many steps, whether it exists or not."""
@@ -137,6 +172,10 @@ class RunFolder:
             if (path / RECORD_NAME).is_file()
         )
         return sorted(found, key=lambda checkpoint: checkpoint.steps)
+
+    def point_to_best(self, checkpoint: Path) -> None:
+        """Make `best` a link to a checkpoint."""
+        link_to(self.best, checkpoint)
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Delete a checkpoint, which is out of sight before its first file is gone."""
@@ -162,18 +201,31 @@ class RunFolder:
                 check_seal(checkpoint.path)
             except DamagedCheckpoint as problem:
                 problems.append(problem)
-                _rename_to_free(checkpoint.path, f"damaged-{checkpoint.path.name}")
+                path = checkpoint.path
+                path.rename(next_free(path.parent, f"damaged-{path.name}"))
         return problems
 
 
-def _rename_to_free(path: Path, name: str) -> None:
-    candidates = (path.with_name(name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
-    path.rename(next(candidate for candidate in candidates if not candidate.exists()))
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a YAML file whole or not at all."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    text = io.StringIO()
+    yaml.dump(dict(content), text)
+    write_whole(path, text.getvalue())
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file whole or not at all."""
     write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def link_to(link: Path, target: Path) -> None:
+    """Make a symbolic link, or a new one in the place of an old one."""
+    aside = link.with_name(f".{link.name}.partial")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(aside, link)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

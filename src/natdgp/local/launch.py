@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 
 from natdgp.local.exchange import Exchange, Orders
+from natdgp.local.exits import FAILED
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import close_lost_session
 from natdgp.local.output import Ended, Output
@@ -28,9 +29,6 @@ from natdgp.local.session import way_on
 from natdgp.local.slots import threads_for
 from natdgp.local.vigil import Stall, Vigil, after, steps_of
 from natdgp.settings import SettingsError
-
-FAILED = 1
-"""Exit status of a run that lost a rank."""
 
 GRACE = 10.0
 """Seconds that the other ranks have to end after rank 0's verdict."""
@@ -70,6 +68,7 @@ def run_on_slots(
     live: bool,
     gpus: bool,
     limit: float,
+    of_search: bool = False,
 ) -> int:
     """Train in several processes from the folder's latest checkpoint, or from the start.
 
@@ -82,6 +81,7 @@ def run_on_slots(
     :param live: redraw the progress line if the console is a terminal.
     :param gpus: whether each rank has a GPU; otherwise the ranks share the cores.
     :param limit: seconds for which a rank may be silent, or all may make no progress.
+    :param of_search: whether the run is a trial of a search, which judges it.
     :returns: the exit status.
     :raises RequestRefused: if something is wrong with the data or the folder.
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
@@ -92,6 +92,7 @@ def run_on_slots(
         live=live,
         terminal=console.is_terminal,
         width=console.width,
+        of_search=of_search,
     )
     began = time.monotonic()
     output = Output(_writer(sys.stdout), _writer(sys.stderr))
@@ -144,11 +145,12 @@ def _exchange(orders: Orders) -> Iterator[Exchange]:
     with tempfile.TemporaryDirectory(prefix="natdgp-", ignore_cleanup_errors=True) as folder:
         exchange = Exchange(Path(folder))
         exchange.give(orders)
-        exchange.hold()
+        lifeline = exchange.lifeline
+        lifeline.hold()
         try:
             yield exchange
         finally:
-            exchange.release()
+            lifeline.release()
 
 
 @contextlib.contextmanager

@@ -52,14 +52,19 @@ class Manifest:
         """Wall time of all ended sessions."""
         return float(sum(session.get("seconds", 0.0) for session in self._content["sessions"]))
 
-    def close(self, *, ended_as: str, steps: int, seconds: float) -> None:
+    def close(
+        self, *, ended_as: str, steps: int, seconds: float, reason: str | None = None
+    ) -> None:
         """Close the session.
 
-        :param ended_as: `completed`, `interrupted`, `stopped` or `failed`.
+        :param ended_as: `completed`, `interrupted`, `stopped`, `invalid` or `failed`.
         :param steps: training steps completed.
         :param seconds: wall time of this session.
+        :param reason: why the run is invalid.
         """
         self._session.update(ended=_now(), ended_as=ended_as, steps=steps, seconds=seconds)
+        if reason is not None:
+            self._session["reason"] = reason
         write_json(self._path, self._content)
 
 

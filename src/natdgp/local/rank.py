@@ -18,7 +18,7 @@ PATIENCE = 20.0
 
 def main(exchange: Exchange) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
-    exchange.end_with_the_command()
+    exchange.lifeline.watch()
     rank = int(os.environ["HOROVOD_RANK"])
     exchange.live(rank)
     quiet_the_stack()
@@ -53,7 +53,10 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     )
     try:
         folder = RunFolder.open(Path(orders.folder))
-        return Verdict(run_and_report(console, folder, live=orders.live, exchange=exchange))
+        status = run_and_report(
+            console, folder, live=orders.live, exchange=exchange, of_search=orders.of_search
+        )
+        return Verdict(status)
     except (FolderError, DataError, NotSaved) as error:
         return Verdict(refused=str(error))
 

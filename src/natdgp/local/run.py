@@ -31,7 +31,9 @@ from natdgp.local.journal import Journal
 from natdgp.local.progress import ShowsProgress
 from natdgp.local.pulse import Pulse
 from natdgp.local.slots import slots_of
-from natdgp.settings import Experiment, constant_hyperparameters
+from natdgp.local.verdicts import Verdicts
+from natdgp.settings import Experiment
+from natdgp.settings.spans import in_batches
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,20 @@ def copy_trial_code(found: Path, source: Path, code: Path) -> None:
 
 def length_in_batches(experiment: Experiment) -> int:
     """The configured length of a run in training steps, by the sequencer's own arithmetic."""
-    unit: str
-    length: int
-    ((unit, length),) = experiment.config["searcher"]["max_length"].items()
-    batch_size = experiment.settings.global_batch_size
-    if unit == "batches":
-        return length
-    if unit == "records":
-        return max(length // batch_size, 1)
-    records_per_epoch: int = experiment.config["records_per_epoch"]
-    return max(length * records_per_epoch // batch_size, 1)
+    config = experiment.config
+    return in_batches(
+        config["searcher"]["max_length"],
+        experiment.settings.global_batch_size,
+        config.get("records_per_epoch"),
+    )
 
 
 def train(
-    experiment: Experiment, folder: RunFolder, observer: Observer, exchange: Exchange | None = None
+    experiment: Experiment,
+    folder: RunFolder,
+    observer: Observer,
+    exchange: Exchange | None = None,
+    verdicts: Verdicts | None = None,
 ) -> Outcome:
     """Train until the configured length, a stop of the trial's own, or a signal.
 
@@ -104,6 +106,7 @@ def train(
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
     :param exchange: between the ranks, if this is rank 0 of several.
+    :param verdicts: what to wait for after every validation, if a search judges the run.
     :raises determined.InvalidHP: if a hyperparameter makes training break down.
     """
     config = experiment.config
@@ -124,6 +127,7 @@ def train(
             keep_latest=storage["save_trial_latest"],
             distributed=distributed,
             exchange=exchange,
+            verdicts=verdicts,
         )
         controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
         if controller.breakdown is not None:
@@ -231,7 +235,7 @@ def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvCo
         master_cert_file=None,
         master_cert_name=None,
         experiment_config=copy.deepcopy(config),
-        hparams=constant_hyperparameters(config["hyperparameters"]),
+        hparams=config["hyperparameters"],
         latest_checkpoint=latest.path.name if latest else None,
         steps_completed=latest.steps if latest else 0,
         use_gpu=bool(gpus),

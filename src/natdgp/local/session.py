@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import determined as det
 from rich.console import Console
@@ -13,17 +15,16 @@ from natdgp.local.conclusion import conclude
 from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
+from natdgp.local.exits import SIGNALLED
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
 from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
 from natdgp.local.slots import slots_of
+from natdgp.local.verdicts import Verdicts
 from natdgp.settings import Experiment, read_experiment
 
 FAILED = 1
 """Exit status of a run that a hyperparameter or the disk broke."""
-
-SIGNALLED = 128
-"""Added to a signal's number, the exit status of an interrupted run, as shells have it."""
 
 
 def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder:
@@ -41,14 +42,18 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
         if found is not None:
             copy_trial_code(found, source, folder.code)
         resolved = experiment.settings.model_dump(mode="json", exclude_none=True)
-        data = resolved.pop("data")
-        if "path" in data:
-            data["path"] = str((source / data["path"]).resolve())
+        data = located(resolved.pop("data"), source)
         folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
     except BaseException:
         folder.discard_unless_begun()
         raise
     return folder
+
+
+def located(data: Mapping[str, Any], source: Path) -> dict[str, Any]:
+    """The `data` section with an absolute path, for runs that work in other folders."""
+    path = {"path": str((source / data["path"]).resolve())} if "path" in data else {}
+    return {**data, **path}
 
 
 def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
@@ -73,7 +78,12 @@ def way_on(folder: RunFolder, slots: int) -> str:
 
 
 def run_and_report(
-    console: Console, folder: RunFolder, *, live: bool, exchange: Exchange | None = None
+    console: Console,
+    folder: RunFolder,
+    *,
+    live: bool,
+    exchange: Exchange | None = None,
+    of_search: bool = False,
 ) -> int:
     """Train from the folder's latest checkpoint, or from the start, and report.
 
@@ -81,6 +91,7 @@ def run_and_report(
     :param folder: of a new run, or of one to go on with.
     :param live: redraw the progress line if the console is a terminal.
     :param exchange: between the ranks, if this is rank 0 of several.
+    :param of_search: whether the run is a trial of a search, which judges it and reports.
     :returns: the exit status.
     """
     experiment = read_experiment(folder.config)
@@ -104,10 +115,12 @@ def run_and_report(
         batch_size=settings.global_batch_size,
         live=live and console.is_terminal,
     )
-    steps, ended_as = start, "failed"
+    steps, ended_as, reason = start, "failed", None
+    verdicts = Verdicts(folder.verdicts) if of_search else None
     try:
         with display:
-            outcome = train(experiment, folder, display, exchange)
+            outcome = train(experiment, folder, display, exchange, verdicts)
+        folder.point_to_best(outcome.best)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"
@@ -126,6 +139,7 @@ def run_and_report(
             )
             return 0
     except det.InvalidHP as error:
+        ended_as, reason = "invalid", error.msg
         console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
         return FAILED
     except NotSaved as error:
@@ -138,8 +152,11 @@ def run_and_report(
             )
         return FAILED
     finally:
-        manifest.close(ended_as=ended_as, steps=steps, seconds=time.monotonic() - began)
+        seconds = time.monotonic() - began
+        manifest.close(ended_as=ended_as, steps=steps, seconds=seconds, reason=reason)
 
+    if of_search:
+        return 0
     conclude(
         console,
         folder,

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from natdgp.local.pulse import Phase, Reading
 
+LIMIT = 60.0
+"""Seconds for which a rank may be silent, or all may make no progress, unless others are given."""
+
 START = 10
 """Times the limit for which ranks may prepare: data, first values, tracing of the first step."""
 

@@ -1,7 +1,12 @@
 """What a run is: its experiment file, read, validated and frozen."""
 
-from natdgp.settings.experiment import Experiment, read_experiment, validate
-from natdgp.settings.hyperparameters import constant_hyperparameters
+from natdgp.settings.experiment import (
+    Experiment,
+    Search,
+    read_experiment,
+    read_search,
+    validate,
+)
 from natdgp.settings.metrics import LARGER_IS_BETTER, VALIDATION_METRICS
 from natdgp.settings.problems import MISSING, Problem, SettingsError
 from natdgp.settings.schema import (
@@ -49,12 +54,13 @@ __all__ = [
     "PlateauSettings",
     "Problem",
     "ScheduleSettings",
+    "Search",
     "Settings",
     "SettingsError",
     "SplitSettings",
     "StudentTSettings",
     "TableSettings",
-    "constant_hyperparameters",
     "read_experiment",
+    "read_search",
     "validate",
 ]

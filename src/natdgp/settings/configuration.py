@@ -9,78 +9,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from natdgp.settings.metrics import LARGER_IS_BETTER, ValidationMetric
-from natdgp.settings.schema import Frozen, NonNegativeInt, PositiveInt
+from natdgp.settings.schema import NonNegativeInt, PositiveInt
+from natdgp.settings.searchers import Searcher
+from natdgp.settings.section import Section
+from natdgp.settings.spans import Period
 
 LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial"
 IMAGE = "determinedai/tensorflow-ngc:0.38.1"
-
-
-class Section(Frozen):
-    """A group of fields that the master knows; null means its default there."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, given: Any) -> Any:
-        if isinstance(given, dict):
-            return {name: value for name, value in given.items() if value is not None}
-        return given
-
-
-class Length(Section):
-    """A span of training, in one unit."""
-
-    batches: PositiveInt | None = None
-    records: PositiveInt | None = None
-    epochs: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Length:
-        _one_unit_of(self)
-        return self
-
-
-class Period(Section):
-    """A span of training between two events, in one unit; 0 means only at the end."""
-
-    batches: NonNegativeInt | None = None
-    records: NonNegativeInt | None = None
-    epochs: NonNegativeInt | None = None
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Period:
-        _one_unit_of(self)
-        return self
-
-
-def _one_unit_of(span: Length | Period) -> None:
-    given = [name for name in ("batches", "records", "epochs") if getattr(span, name) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"must have one unit of batches, records or epochs, got {' and '.join(given) or 'none'}"
-            "; give one of them"
-        )
-
-
-class SingleSearcher(Section):
-    """One trial with constant hyperparameters."""
-
-    name: Literal["single"]
-    metric: ValidationMetric
-    max_length: Length
-    smaller_is_better: bool = True
-
-    @model_validator(mode="after")
-    def _judges_the_right_way(self) -> SingleSearcher:
-        if self.smaller_is_better == (self.metric in LARGER_IS_BETTER):
-            right = str(not self.smaller_is_better).lower()
-            raise ValueError(
-                f"{self.metric} with smaller_is_better {str(self.smaller_is_better).lower()} keeps "
-                f"the worst checkpoint as the best; set smaller_is_better: {right}"
-            )
-        return self
 
 
 class Resources(Section):
@@ -178,7 +115,7 @@ class Configuration(Section):
     entrypoint: str | list[str]
     environment: Environment = Environment()
     resources: Resources = Resources()
-    searcher: SingleSearcher
+    searcher: Searcher
     records_per_epoch: PositiveInt | None = None
     """The master's default, 0, ends an epoch after every batch, so absent stays absent here."""
     min_validation_period: Period = Period(batches=0)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from natdgp.settings.checks import CHECKS
+from natdgp.settings.checks import FILE_CHECKS, LOCAL_CHECKS, POINT_CHECKS
 from natdgp.settings.configuration import Configuration, defaulted, trial_of
 from natdgp.settings.document import read_document
-from natdgp.settings.hyperparameters import split_hyperparameters
+from natdgp.settings.domains import Domain
 from natdgp.settings.overrides import apply_override
+from natdgp.settings.points import problems_of_points
 from natdgp.settings.problems import Problem, SettingsError, problems_from
 from natdgp.settings.schema import Settings
+from natdgp.settings.searchers import Searcher
+from natdgp.settings.space import Point, Space, read_space
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,52 @@ class Experiment:
         return trial
 
 
+@dataclass(frozen=True)
+class Search:
+    """A valid experiment whose hyperparameters may be searched over."""
+
+    config: dict[str, Any]
+    """The experiment configuration in plain values, with the defaults of Determined's master."""
+    space: Space
+    searcher: Searcher
+
+    @property
+    def seed(self) -> int:
+        """Where all randomness of the search starts."""
+        return int(self.config["reproducibility"]["experiment_seed"])
+
+
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read and validate an experiment file.
+    """Read and validate an experiment file that is to be trained as it stands.
 
     :param overrides: fields set on the command line, each `path=value`.
+    :raises SettingsError: with all problems of the file and the overrides, each with its place;
+        what is searched over is one.
+    """
+    configuration, space = _read(path, overrides, searches=False, local=True)
+    config = {**defaulted(configuration), "hyperparameters": space.constants}
+    return Experiment(config, Settings.read(space.constants, configuration.data), str(path))
+
+
+def read_search(path: Path, overrides: Sequence[str] = (), *, local: bool = True) -> Search:
+    """Read and validate an experiment file that may search; constants are a search of one point.
+
+    :param overrides: fields set on the command line, each `path=value`.
+    :param local: whether this machine is to search, which cannot do all that a cluster can.
     :raises SettingsError: with all problems of the file and the overrides, each with its place.
     """
+    configuration, space = _read(path, overrides, searches=True, local=local)
+    return Search(defaulted(configuration), space, configuration.searcher)
+
+
+def validate(config: Mapping[str, Any]) -> list[Problem]:
+    """All problems of an experiment configuration in plain values; none if it can be run."""
+    return _examine(config, searches=True, local=False)[2]
+
+
+def _read(
+    path: Path, overrides: Sequence[str], *, searches: bool, local: bool
+) -> tuple[Configuration, Space]:
     document = read_document(path)
     malformed: list[Problem] = []
     for override in overrides:
@@ -49,41 +92,58 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
             document = apply_override(document, override)
         except SettingsError as error:
             malformed += error.problems
-    config, settings, problems = _examine(document.values)
+    configuration, space, problems = _examine(document.values, searches=searches, local=local)
     problems = malformed + sorted(map(document.locate, problems), key=lambda p: p.line or 0)
-    if settings is None or problems:
+    if configuration is None or problems:
         raise SettingsError(problems)
-    return Experiment(config, settings, str(path))
-
-
-def validate(config: Mapping[str, Any]) -> list[Problem]:
-    """All problems of an experiment configuration in plain values; none if it can be trained."""
-    return _examine(config)[2]
+    return configuration, space
 
 
 def _examine(
-    config: Mapping[str, Any],
-) -> tuple[dict[str, Any], Settings | None, list[Problem]]:
-    """The defaulted configuration and settings as far as they are valid, and all problems."""
-    given, data = config.get("hyperparameters"), config.get("data")
-    constants, problems = split_hyperparameters(given if isinstance(given, Mapping) else {})
-    plain = {**config, "hyperparameters": constants} if isinstance(given, Mapping) else config
+    config: Mapping[str, Any], *, searches: bool, local: bool
+) -> tuple[Configuration | None, Space, list[Problem]]:
+    """The configuration and the space as far as they are valid, and all problems."""
+    given = config.get("hyperparameters")
+    space, problems = read_space(given if isinstance(given, Mapping) else {})
+    if not searches:
+        problems += [_must_be_constant(path, d) for path, d in space.searched.items()]
 
-    defaults: dict[str, Any] = {}
+    configuration = None
     try:
-        defaults = defaulted(Configuration.model_validate(plain))
+        configuration = Configuration.model_validate(config)
     except ValidationError as error:
         _add(problems, problems_from(error, Configuration, section=""))
 
-    settings = None
-    try:
-        settings = Settings.read(constants, data if isinstance(data, Mapping) else {})
-    except SettingsError as error:
-        _add(problems, error.problems)
+    def problems_at(point: Point) -> Iterator[Problem]:
+        yield from _problems_of_settings(config, point)
+        plain = {**config, "hyperparameters": point}
+        yield from (problem for check in POINT_CHECKS for problem in check(plain))
 
-    for check in CHECKS:
-        _add(problems, check(plain))
-    return defaults, settings, problems
+    if searches:
+        _add(problems, problems_of_points(space, problems_at))
+    else:
+        _add(problems, problems_at(space.constants))
+    for check in FILE_CHECKS + (LOCAL_CHECKS if local else ()):
+        _add(problems, check(config))
+    return configuration, space, problems
+
+
+def _problems_of_settings(config: Mapping[str, Any], point: Point) -> Iterable[Problem]:
+    data = config.get("data")
+    try:
+        Settings.read(point, data if isinstance(data, Mapping) else {})
+    except SettingsError as error:
+        return error.problems
+    return ()
+
+
+def _must_be_constant(path: str, domain: Domain) -> Problem:
+    return Problem(
+        path,
+        domain.model_dump(exclude_none=True),
+        f"this file searches over {path}, as `natdgp search` does; `natdgp train` needs constants",
+        f"give it a value: --set {path}=VALUE",
+    )
 
 
 def _add(problems: list[Problem], found: Iterable[Problem]) -> None:

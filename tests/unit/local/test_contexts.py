@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import VALIDATION, Journal
+from natdgp.local.verdicts import Verdicts
 from natdgp.models.record import FILE_NAME
 
 
@@ -179,10 +181,28 @@ def test_a_checkpoint_without_a_validation_is_never_the_best(folder: RunFolder) 
     assert _steps(folder) == [4, 6]
 
 
+def _preempt() -> SignalPreemptContext:
+    return SignalPreemptContext(DummyDistributedContext())
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_run_of_a_search_waits_for_its_verdict_and_ends_if_told_to(
+    folder: RunFolder, stop: bool
+) -> None:
+    verdicts, preempt, notes = Verdicts(folder.verdicts), _preempt(), Notes()
+    context = LocalTrainContext(folder, _journal(folder), notes, preempt, verdicts)
+    threading.Timer(0.2, verdicts.give, (4,), {"stop": stop}).start()
+    context.report_validation_metrics(2, {"val_x": 0.5})  # judged long ago, when told of 4
+    assert not preempt.should_preempt()
+    context.report_validation_metrics(4, {"val_x": 0.5})
+    assert preempt.should_preempt() == stop
+    assert notes.told == [("validation", steps, {"val_x": 0.5}) for steps in (2, 4)]
+
+
 def test_reports_reach_journal_and_observer(folder: RunFolder) -> None:
     notes = Notes()
     journal = _journal(folder)
-    context = LocalTrainContext(folder, journal, notes)
+    context = LocalTrainContext(folder, journal, notes, _preempt())
     context.set_status("training")
     context.report_training_metrics(2, {"loss": 1.0})
     assert (context._get_last_validation(), context.get_experiment_best_validation()) == (
@@ -200,7 +220,7 @@ def test_reports_reach_journal_and_observer(folder: RunFolder) -> None:
 
 
 def test_an_early_exit_is_remembered(folder: RunFolder) -> None:
-    context = LocalTrainContext(folder, _journal(folder), Notes())
+    context = LocalTrainContext(folder, _journal(folder), Notes(), _preempt())
     assert context.early_exit is None
     context.report_early_exit(core.EarlyExitReason.INVALID_HP)
     assert context.early_exit == core.EarlyExitReason.INVALID_HP

@@ -190,7 +190,9 @@ def test_a_breakdown_is_told_with_the_trials_own_words(
     status, screen = _report(shallow)
     assert status == 1
     assert "lengthscales [a, b] are not finite; lower adam.learning_rate" in screen
-    assert [session["ended_as"] for session in _sessions(shallow)] == ["failed"]
+    (session,) = _sessions(shallow)
+    assert session["ended_as"] == "invalid"
+    assert session["reason"] == "lengthscales [a, b] are not finite; lower adam.learning_rate"
 
 
 def test_a_run_that_ends_itself_is_reported_as_stopped(
@@ -199,7 +201,8 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
     ended: list[Any] = []
 
     def stop_early(*_: Any) -> Outcome:
-        return Outcome(steps=2, completed=False, signal=None, best=shallow.checkpoint(2).path)
+        best = shallow.checkpoint(2).path
+        return Outcome(steps=2, completed=False, signal=None, best=best)
 
     def conclude(*_: Any, **figures: Any) -> None:
         ended.append(figures["steps"])

@@ -6,8 +6,11 @@ import pytest
 
 from natdgp.settings.checks import (
     epochs_have_a_length,
+    grids_have_counts,
     image_has_tensorflow,
+    rungs_see_a_validation,
     slots_share_a_batch,
+    trials_start_from_nothing,
 )
 
 
@@ -93,3 +96,83 @@ def test_checks_leave_values_that_are_wrong_in_themselves_to_others() -> None:
     config: dict[str, Any] = {"searcher": 3, "hyperparameters": "x", "resources": []}
     assert not list(epochs_have_a_length(config))
     assert not list(slots_share_a_batch(config))
+
+
+def _halving(period: Any, **fields: Any) -> dict[str, Any]:
+    """Rungs at 4, 16 and 64 batches, or as many epochs of 10 batches."""
+    unit = fields.get("time_metric", "batches")
+    return {
+        "searcher": {
+            "name": "async_halving",
+            "metric": "val_nlpd",
+            "max_length": {unit: 64},
+            "max_time": 64,
+            "time_metric": "batches",
+            "num_rungs": 3,
+            "max_trials": 8,
+            **fields,
+        },
+        "min_validation_period": period,
+        "records_per_epoch": 80,
+        "hyperparameters": {"global_batch_size": 8},
+    }
+
+
+@pytest.mark.parametrize(
+    ("period", "fields"),
+    [
+        ({"batches": 4}, {}),
+        ({"records": 32}, {}),
+        ({"batches": 40}, {"time_metric": "epochs"}),
+        ({"epochs": 4}, {"time_metric": "epochs"}),
+        ({"batches": 64}, {"num_rungs": 1}),
+        ({"batches": 64}, {"name": "random"}),  # no rungs, and no fields of its own
+        ({"batches": "x"}, {}),  # wrong in itself
+    ],
+)
+def test_validations_as_often_as_rungs_are_well(period: Any, fields: dict[str, Any]) -> None:
+    assert not list(rungs_see_a_validation(_halving(period, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("period", "fields", "remedy"),
+    [
+        (None, {}, "set min_validation_period: {batches: 4}"),
+        ({"batches": 0}, {}, "set min_validation_period: {batches: 4}"),
+        ({"batches": 5}, {}, "set min_validation_period: {batches: 4}"),
+        ({"epochs": 1}, {}, "set min_validation_period: {batches: 4}"),
+        ({"records": 40}, {}, "set min_validation_period: {batches: 4}"),
+        ({"batches": 41}, {"time_metric": "epochs"}, "set min_validation_period: {epochs: 4}"),
+    ],
+)
+def test_validations_too_seldom_for_the_shortest_rung_are_refused(
+    period: Any, fields: dict[str, Any], remedy: str
+) -> None:
+    (problem,) = rungs_see_a_validation(_halving(period, **fields))
+    assert (problem.path, problem.remedy) == ("min_validation_period", remedy)
+
+
+def test_rungs_in_epochs_need_records_per_epoch() -> None:
+    (problem,) = epochs_have_a_length({"searcher": {"time_metric": "epochs"}})
+    assert "searcher.time_metric (epochs)" in problem.message
+
+
+def test_a_grid_needs_a_count_of_every_range() -> None:
+    ranges = {
+        "a": {"type": "int", "minval": 1, "maxval": 3},
+        "b": {"c": {"type": "log", "minval": 1, "maxval": 3, "base": 10}},
+        "d": {"type": "double", "minval": 1, "maxval": 3, "count": 2},
+        "e": {"type": "categorical", "vals": [1]},
+        "f": 3,
+    }
+    config = {"searcher": {"name": "grid"}, "hyperparameters": ranges}
+    paths = [problem.path for problem in grids_have_counts(config)]
+    assert paths == ["hyperparameters.a.count", "hyperparameters.b.c.count"]
+    assert not list(grids_have_counts({**config, "searcher": {"name": "random"}}))
+
+
+@pytest.mark.parametrize("name", ["source_trial_id", "source_checkpoint_uuid"])
+def test_what_only_a_cluster_has_is_refused_elsewhere(name: str) -> None:
+    (problem,) = trials_start_from_nothing({"searcher": {name: 3}})
+    assert problem.remedy == f"take it out for this run: --set searcher.{name}=null"
+    assert not list(trials_start_from_nothing({"searcher": {name: None}}))

@@ -104,14 +104,14 @@ BROKEN = """
 - searcher:
 -   name: single
 + searcher:  # HERE
-= searcher.name: required; must be single
+= searcher.name: required; must be one of single, random, grid
 
 - searcher:
 -   name: single
 -   metric: val_nlpd
 -   max_length: {batches: 30}
 + searcher:  # HERE
-= searcher: a group of fields (name, metric, max_length, smaller_is_better)
+= searcher: required; must be a group of fields
 
 - searcher:
 -   name: single

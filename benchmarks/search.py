@@ -1,0 +1,193 @@
+"""Asynchronous successive halving beside random search, on the energy data of UCI.
+
+`experiments/flights/adaptive.yaml`, with its data and lengths changed, is searched at random: every
+trial to the end, validated at every rung. What asynchronous halving would have made of the same
+trials follows from the record, as a trial's draws, seed and figures are those of its number: its
+decisions are taken anew, by natdgp's own searcher, one trial at a time. For the first seed that
+search is also run, and has to end with the same trials. The last column is `const.yaml`'s own
+hyperparameters, trained for as many steps.
+
+    python benchmarks/search.py [--data ../shared/uci] [--seeds 1 2 3] [--keep DIR] [--jobs 2]
+
+A benchmark that was ended goes on where it was if --keep names the folder of its searches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from natdgp.local.devices import shares_of
+from natdgp.search.decisions import Ending, Verdict
+from natdgp.search.events import Ended, Event, Validated
+from natdgp.search.folder import SearchFolder
+from natdgp.search.ledger import Ledger
+from natdgp.search.progress import Progress
+from natdgp.search.session import new_search, search_and_report
+from natdgp.settings import Search, read_search
+from uci_accuracy import REPOSITORY, as_parquet
+
+TRIALS = 16
+STEPS = 256
+FLIGHTS = REPOSITORY / "experiments" / "flights"
+
+
+def overrides(parquet: Path, seed: int) -> list[str]:
+    """The flights' files for the energy data, in shorter."""
+    data = f"{{source: parquet, path: {parquet}, target: [y], split: {{column: part}}}}"
+    return [
+        f"data={data}",
+        f"reproducibility.experiment_seed={seed}",
+        f"searcher.max_length={{batches: {STEPS}}}",
+        f"min_validation_period={{batches: {STEPS // 16}}}",
+        f"min_checkpoint_period={{batches: {STEPS // 4}}}",
+        "records_per_epoch=null",
+        f"scheduling_unit={STEPS // 16}",
+        f"hyperparameters.adam.schedule.decay_steps={STEPS}",
+    ]
+
+
+def adaptive(parquet: Path, seed: int) -> Search:
+    """The search by asynchronous halving."""
+    own = [f"searcher.max_time={STEPS}", f"searcher.max_trials={TRIALS}"]
+    ramp = "hyperparameters.natural_gradient.ramp_steps={type: int, minval: 10, maxval: 60}"
+    batch = "hyperparameters.global_batch_size={type: categorical, vals: [128, 256, 512]}"
+    given = [*overrides(parquet, seed), *own, ramp, batch]
+    return read_search(FLIGHTS / "adaptive.yaml", given)
+
+
+def at_random(parquet: Path, seed: int) -> Search:
+    """The same trials, none of them stopped."""
+    search = adaptive(parquet, seed)
+    searcher = f"{{name: random, metric: val_nlpd, max_length: {{batches: {STEPS}}}, "
+    searcher += f"max_trials: {TRIALS}}}"
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = SearchFolder(Path(scratch))
+        folder.write_config(search.config)
+        return read_search(folder.config, [f"searcher={searcher}"])
+
+
+def default(parquet: Path, seed: int) -> Search:
+    """The hyperparameters of const.yaml, in as many steps."""
+    return read_search(FLIGHTS / "const.yaml", overrides(parquet, seed))
+
+
+def searched(search: Search, root: Path, jobs: int) -> tuple[Progress, float]:
+    """A search run to its end, from where its folder stands; and the seconds that this took."""
+    began = time.monotonic()
+    console = Console(stderr=True, highlight=False, markup=False)
+    open_already = root.is_dir()
+    folder = SearchFolder.open(root) if open_already else new_search(search, REPOSITORY, root)
+    if status := search_and_report(console, folder, shares_of(jobs, 1, 0, {}), live=False):
+        sys.exit(status)
+    search = read_search(folder.config)
+    return Progress(search, Ledger(folder, search).events()), time.monotonic() - began
+
+
+def replayed(search: Search, record: Progress) -> Progress:
+    """What the search's searcher makes of recorded trials, one at a time."""
+    progress = Progress(search)
+    while progress.open:
+        for event in _life(progress, record, progress.open[0].number):
+            progress.take(event)
+    return progress
+
+
+def _life(progress: Progress, record: Progress, number: int) -> Iterator[Event]:
+    trial = progress.trials[number]
+    for steps, value in record.trials[number].values.items():
+        yield Validated(number, steps, steps, value)
+        if trial.verdict is not Verdict.GO_ON:
+            break
+    stopped = trial.verdict is Verdict.STOP
+    yield Ended(number, Ending.STOPPED if stopped else Ending.COMPLETED)
+
+
+def best(progress: Progress) -> float:
+    value = progress.best_value(progress.ranked()[0])
+    assert value is not None, "some trial can be trained"
+    return value
+
+
+def steps(progress: Progress) -> int:
+    return sum(trial.steps for trial in progress.trials)
+
+
+def best_within(progress: Progress, budget: int) -> float:
+    """The best value of the first trials that a number of steps allows."""
+    values, left = [], budget
+    for trial in progress.trials:
+        values += [value for step, value in trial.values.items() if step <= left]
+        left -= trial.steps
+    return min(values)
+
+
+def same(one: Progress, other: Progress) -> bool:
+    """Whether two searches ended with the same trials, but for the rounding of their values."""
+    return all(
+        (t.number, t.ending, t.values.keys()) == (u.number, u.ending, u.values.keys())
+        and all(math.isclose(t.values[step], u.values[step], rel_tol=1e-6) for step in t.values)
+        for t, u in zip(one.ranked(), other.ranked(), strict=True)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=REPOSITORY.parent / "shared" / "uci")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--keep", type=Path)
+    parsed = parser.parse_args()
+    if not parsed.data.is_dir():
+        print(f"skipped: no UCI sets at {parsed.data} (--data names their folder)")
+        return
+    table = Table(title=f"Energy: validation NLPD of {TRIALS} trials of up to {STEPS} steps")
+    headings = (
+        "seed",
+        "halving",
+        "steps",
+        "random, as many steps",
+        "random, twice as many",
+        "random, all trials",
+        "steps",
+        "const.yaml",
+    )
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    with tempfile.TemporaryDirectory() as scratch:
+        kept = parsed.keep or Path(scratch)
+        kept.mkdir(exist_ok=True)
+        parquet = kept / "energy.parquet"
+        as_parquet(parsed.data / "energy", parquet)
+        for seed in parsed.seeds:
+            record, _ = searched(at_random(parquet, seed), kept / f"random-{seed}", parsed.jobs)
+            halving = replayed(adaptive(parquet, seed), record)
+            plain, _ = searched(default(parquet, seed), kept / f"default-{seed}", parsed.jobs)
+            table.add_row(
+                str(seed),
+                f"{best(halving):.4f}",
+                f"{steps(halving):,}",
+                f"{best_within(record, steps(halving)):.4f}",
+                f"{best_within(record, 2 * steps(halving)):.4f}",
+                f"{best(record):.4f}",
+                f"{steps(record):,}",
+                f"{best(plain):.4f}",
+            )
+            if seed == parsed.seeds[0]:
+                search = adaptive(parquet, seed)
+                run, seconds = searched(search, kept / f"halving-{seed}", 1)
+                verdict = "the same" if same(run, halving) else "NOT the same"
+                print(f"run, halving took {seconds:.0f} s with one job; {verdict} trials")
+    Console(file=sys.stdout).print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Ties the life of processes to that of the one that started them, however it ends.
+
+Nothing heavy is imported here: a process must be able to see the end of its parent at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from pathlib import Path
+
+
+class Lifeline:
+    """A lock that one process holds; those that watch it end when it is let go."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def hold(self, patience: float = 0.0) -> bool:
+        """Let watching processes live for as long as this one does, or until `release`.
+
+        :param patience: seconds for which to wait where the lock is taken, by a process that holds
+            it or by ones that are about to end.
+        :returns: whether this process has the lock now.
+        """
+        self._held = self._path.open("w")
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    self._held.close()
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
+
+    def release(self) -> None:
+        """Let go: watching processes end."""
+        self._held.close()
+
+    def watch(self) -> None:
+        """End this process when the holder ends, kill -9 included."""
+        lock = self._path.open()
+
+        def wait() -> None:
+            fcntl.flock(lock, fcntl.LOCK_SH)  # granted when the holder is gone
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()

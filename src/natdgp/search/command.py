@@ -1,0 +1,127 @@
+"""`natdgp search`, from the user's side."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from natdgp.local.devices import choose_device, count_gpus, shares_of
+from natdgp.local.exits import MISUSED
+from natdgp.local.quiet import quiet_the_stack
+from natdgp.local.slots import choose_slots, slots_of, with_slots
+from natdgp.settings import read_search
+
+
+def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of the command line."""
+    search = commands.add_parser(
+        "search",
+        help="search hyperparameters on this machine",
+        description="Run the search of an experiment file on this machine: its searcher decides "
+        "as Determined's would, and every trial is a run as by `natdgp train`. Ctrl-C saves the "
+        "trials under way; `natdgp search --resume DIR` goes on, also after a kill.",
+    )
+    search.add_argument("file", nargs="?", type=Path, metavar="FILE", help="an experiment file")
+    search.add_argument(
+        "--resume", type=Path, metavar="DIR", help="go on with the search in this folder"
+    )
+    search.add_argument(
+        "--trials", type=int, metavar="N", help="searcher.max_trials, in place of the file's"
+    )
+    search.add_argument(
+        "--jobs", type=int, default=1, metavar="J", help="trials under way at once (default: 1)"
+    )
+    search.add_argument(
+        "--slots",
+        type=int,
+        metavar="K",
+        help="processes of each trial (default: resources.slots_per_trial if there are as many "
+        "GPUs, else 1)",
+    )
+    search.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the search; it must not exist (default: runs/NAME, or runs/NAME-2, ...)",
+    )
+    search.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        dest="overrides",
+        help="change a field of the file; repeatable",
+    )
+    search.add_argument("--seed", type=int, help="reproducibility.experiment_seed")
+    search.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto (GPUs if there are any), cpu, gpu, or gpu:N for a single one (default: auto)",
+    )
+    search.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
+    search.set_defaults(run=_search)
+
+
+def _search(parsed: argparse.Namespace) -> int:
+    if (parsed.file is None) == (parsed.resume is None):
+        return _misused("give either an experiment FILE or --resume DIR")
+    terms = (parsed.out, parsed.overrides, parsed.seed, parsed.trials, parsed.slots)
+    if parsed.resume is not None and any(term not in (None, []) for term in terms):
+        return _misused(
+            "a search is resumed in its own terms; --out, --set, --seed, --trials and --slots "
+            "start a new one from FILE"
+        )
+    if parsed.jobs < 1:
+        return _misused(f"--jobs is {parsed.jobs}, but at least one trial has to be under way")
+    search = None if parsed.file is None else read_search(parsed.file, _overrides(parsed))
+    choose_device(parsed.device)
+    quiet_the_stack()
+
+    # The stack comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.local.folder import FolderError
+    from natdgp.search.folder import SearchFolder
+
+    try:
+        from natdgp.search.session import new_search, search_and_report
+    except ModuleNotFoundError as error:
+        if error.name not in ("optuna", "plotly"):
+            raise
+        return _misused(f"{error.name} is not installed; pip install 'natdgp[search]'")
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    gpus = count_gpus()
+    try:
+        if search is None:
+            folder = SearchFolder.open(parsed.resume)
+            slots = slots_of(read_search(folder.config))
+        else:
+            slots, remark = choose_slots(parsed.slots, slots_of(search), gpus)
+            if remark is not None:
+                console.print(remark, soft_wrap=True)
+            search = with_slots(search, slots)
+            folder = new_search(search, Path.cwd(), parsed.out)
+        shares = shares_of(parsed.jobs, slots, gpus, os.environ)
+        live = not parsed.no_progress and console.is_terminal
+        return search_and_report(console, folder, shares, live=live)
+    except FolderError as error:
+        return _misused(str(error))
+
+
+def _overrides(parsed: argparse.Namespace) -> list[str]:
+    """What the command line says about fields of the file."""
+    said = {
+        "searcher.max_trials": parsed.trials,
+        "reproducibility.experiment_seed": parsed.seed,
+        "resources.slots_per_trial": parsed.slots,
+    }
+    return [*parsed.overrides, *(f"{path}={v}" for path, v in said.items() if v is not None)]
+
+
+def _misused(message: str) -> int:
+    print(f"natdgp search: {message}", file=sys.stderr)
+    return MISUSED

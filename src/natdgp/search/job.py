@@ -1,0 +1,110 @@
+"""The process of a trial, as the search sees it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.local.journal import VALIDATION
+from natdgp.local.verdicts import Verdicts
+
+LOG = "output.log"
+"""What a trial's process says, in the folder of its run."""
+
+PROGRAM = (sys.executable, "-m", "natdgp.search.program")
+"""Trains the trial of a run's folder: `PROGRAM LOCK RUN`."""
+
+
+class Job:
+    """A trial under way."""
+
+    def __init__(
+        self,
+        program: Sequence[str],
+        lock: Path,
+        run: RunFolder,
+        environment: Mapping[str, str],
+        *,
+        judged: int,
+    ) -> None:
+        """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
+        sends reaches the search alone.
+
+        :param program: trains a trial, as PROGRAM does.
+        :param lock: of the search's lifeline.
+        :param environment: variables beside those of this process.
+        :param judged: steps of its last validation that the search has judged; -1: of none.
+        """
+        self.run = run
+        self.verdicts = Verdicts(run.verdicts)
+        self._judged = judged
+        self._asked = False
+        self._seen: tuple[int, int] | None = None
+        with (run.root / LOG).open("a", encoding="utf-8") as log:
+            self._process = subprocess.Popen(
+                [*program, str(lock), str(run.root)],
+                env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """The exit status, if it has ended."""
+        return self._process.poll()
+
+    def validations(self) -> Iterator[dict[str, Any]]:
+        """Reports of validations that were not seen yet, oldest first."""
+        for report in self._reports():
+            if report["steps_completed"] > self._judged:
+                self._judged = report["steps_completed"]
+                yield report
+
+    def judge(self, steps: int, *, stop: bool) -> None:
+        """Let it go on after a validation, or save and end."""
+        self.verdicts.give(steps, stop=stop)
+
+    def ask_to_end(self) -> None:
+        """Have it save and end; a second signal would end it at once, so there is only one."""
+        if not self._asked:
+            self._asked = True
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
+    @property
+    def last_words(self) -> str:
+        """The last line that it said."""
+        said = (self.run.root / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(said) if line.strip()), "")
+
+    @property
+    def invalid_because(self) -> str | None:
+        """Why its hyperparameters cannot be trained, if that is how it ended."""
+        if not self.run.manifest.is_file():
+            return None
+        session = json.loads(self.run.manifest.read_text(encoding="utf-8"))["sessions"][-1]
+        return session.get("reason") if session.get("ended_as") == "invalid" else None
+
+    def _reports(self) -> Iterator[dict[str, Any]]:
+        try:
+            stat = self.run.metrics.stat()
+        except FileNotFoundError:
+            return
+        if (now := (stat.st_mtime_ns, stat.st_size)) != self._seen:
+            self._seen = now
+            yield from validations_of(self.run)
+
+
+def validations_of(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """The reports of validations in a run's folder."""
+    return (entry for entry in read_json_lines(run.metrics) if entry["group"] == VALIDATION)

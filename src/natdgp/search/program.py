@@ -1,0 +1,52 @@
+"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from natdgp.local.exits import MISUSED
+from natdgp.local.lifeline import Lifeline
+from natdgp.local.quiet import quiet_the_stack
+
+
+def main(lock: Path, run: Path) -> int:
+    """Train a trial from its folder's latest checkpoint; returns the exit status."""
+    Lifeline(lock).watch()
+    quiet_the_stack()
+
+    import tensorflow as tf
+    from rich.console import Console
+
+    from natdgp.data import DataError
+    from natdgp.local.durable import NotSaved
+    from natdgp.local.folder import FolderError, RunFolder
+    from natdgp.local.launch import RequestRefused, find_horovodrun, run_on_slots
+    from natdgp.local.session import run_and_report
+    from natdgp.local.slots import slots_of
+    from natdgp.local.vigil import LIMIT
+    from natdgp.settings import read_experiment
+
+    console = Console(width=200, highlight=False, markup=False, emoji=False)
+    folder = RunFolder.open(run)
+    slots = slots_of(read_experiment(folder.config))
+    try:
+        if slots == 1:
+            return run_and_report(console, folder, live=False, of_search=True)
+        return run_on_slots(
+            console,
+            folder,
+            slots,
+            find_horovodrun(slots),
+            live=False,
+            gpus=bool(tf.config.list_physical_devices("GPU")),
+            limit=LIMIT,
+            of_search=True,
+        )
+    except (FolderError, DataError, RequestRefused, NotSaved) as error:
+        console.print(str(error), soft_wrap=True)
+        return MISUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,105 @@
+"""Where a search stands: its trials, and what its searcher makes of their results."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from natdgp.search.decisions import Decision, Ending, Verdict
+from natdgp.search.draws import point_of, seed_of
+from natdgp.search.events import Event, Validated
+from natdgp.search.searchers import searcher_of
+from natdgp.settings import Search
+from natdgp.settings.space import Point
+
+
+@dataclass
+class Trial:
+    """One trial, as far as the search has heard of it."""
+
+    number: int
+    point: Point
+    """Its hyperparameters."""
+    seed: int
+    values: dict[int, float] = field(default_factory=dict)
+    """The searched metric after so many steps."""
+    length: int = 0
+    """Trained so far, in the searcher's unit."""
+    verdict: Verdict = Verdict.GO_ON
+    """On its last validation."""
+    ending: Ending | None = None
+    reason: str | None = None
+    """Why it is invalid or failed."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of its last validation."""
+        return max(self.values, default=0)
+
+
+class Progress:
+    """A search up to some event; the same events in the same order lead to the same place."""
+
+    def __init__(self, search: Search, events: Iterable[Event] = ()) -> None:
+        self.search = search
+        self.trials: list[Trial] = []
+        self._searcher = searcher_of(search)
+        self._create(self._searcher.start())
+        for event in events:
+            self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Tell the searcher of an event, and do what it decides."""
+        trial = self.trials[event.trial]
+        if isinstance(event, Validated):
+            trial.values[event.steps] = event.value
+            trial.length = event.length
+            decision = self._searcher.validated(event.trial, event.length, event.value)
+            trial.verdict = decision.verdict
+        else:
+            trial.ending, trial.reason = event.ending, event.reason
+            decision = self._searcher.ended(event.trial, event.ending)
+        self._create(decision)
+
+    @property
+    def open(self) -> list[Trial]:
+        """Trials that have not ended, in the order in which they were created."""
+        return [trial for trial in self.trials if trial.ending is None]
+
+    @property
+    def running_invalid(self) -> int:
+        """How many of the latest trials that ended were invalid, in a row."""
+        ended = [trial for trial in reversed(self.trials) if trial.ending is not None]
+        return len(list(itertools.takewhile(lambda t: t.ending is Ending.INVALID, ended)))
+
+    def rung(self, trial: Trial) -> str:
+        """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
+        return self._searcher.rung(trial.number)
+
+    def best_value(self, trial: Trial) -> float | None:
+        """The best value of a trial so far; an invalid one has none."""
+        values = () if trial.ending is Ending.INVALID else trial.values.values()
+        return min(values, key=self._rank, default=None)
+
+    def best_steps(self, trial: Trial) -> int | None:
+        """The steps at which a trial was best."""
+        best = self.best_value(trial)
+        return next((steps for steps, value in trial.values.items() if value == best), None)
+
+    def ranked(self) -> list[Trial]:
+        """All trials, the best first and those without a value last."""
+        return sorted(self.trials, key=self._place)
+
+    def _place(self, trial: Trial) -> tuple[bool, float, int]:
+        best = self.best_value(trial)
+        return (best is None, 0.0 if best is None else self._rank(best), trial.number)
+
+    def _rank(self, value: float) -> float:
+        return value if self.search.searcher.smaller_is_better else -value
+
+    def _create(self, decision: Decision) -> None:
+        for number in decision.created:
+            assert number == len(self.trials), "trials are numbered as they are created"
+            trial = Trial(number, point_of(self.search, number), seed_of(self.search, number))
+            self.trials.append(trial)

@@ -1,0 +1,132 @@
+"""A search from the user's side: claim a folder, search, and end with a report or a way on."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from natdgp.local.exits import FAILED, SIGNALLED
+from natdgp.local.folder import FolderError
+from natdgp.local.lifeline import Lifeline
+from natdgp.local.run import copy_trial_code, find_trial_code
+from natdgp.local.session import located
+from natdgp.search.conclusion import conclude
+from natdgp.search.cost import Cost, cost_of
+from natdgp.search.display import SearchDisplay
+from natdgp.search.folder import PATIENCE, SearchFolder
+from natdgp.search.ledger import Ledger
+from natdgp.search.progress import Progress
+from natdgp.search.runner import Runner, SearchError
+from natdgp.settings import Search, read_search
+from natdgp.settings.configuration import trial_of
+
+
+def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
+    """Claim a folder and put into it all that the search needs from elsewhere.
+
+    :param source: the experiment's context: what its modules and `data.path` are relative to.
+    :param out: the folder; by default the first free one under `runs/` with the experiment's name.
+    :raises FolderError: if the folder is taken or the trial's module is missing.
+    """
+    trial = trial_of(search.config["entrypoint"])
+    assert trial is not None, "validated"
+    found = find_trial_code(trial, source)
+    folder = SearchFolder.create(out, search.config["name"])
+    if found is not None:
+        copy_trial_code(found, source, folder.code)
+    folder.write_config({**search.config, "data": located(search.config["data"], source)})
+    return folder
+
+
+def search_and_report(
+    console: Console,
+    folder: SearchFolder,
+    environments: Sequence[Mapping[str, str]],
+    *,
+    live: bool,
+) -> int:
+    """Search from where the folder stands, and report.
+
+    :param console: where to write.
+    :param environments: variables for each of the trials that may be under way at once.
+    :param live: redraw a table.
+    :returns: the exit status.
+    :raises FolderError: if another process searches in the folder.
+    """
+    lifeline = Lifeline(folder.lock)
+    if not lifeline.hold(PATIENCE):
+        raise FolderError(f"{folder.shown} is being searched by another process; end that first")
+    try:
+        return _search(console, folder, environments, live=live)
+    finally:
+        lifeline.release()
+
+
+def _search(
+    console: Console,
+    folder: SearchFolder,
+    environments: Sequence[Mapping[str, str]],
+    *,
+    live: bool,
+) -> int:
+    search = read_search(folder.config)
+    ledger = Ledger(folder, search)
+    progress, cost = Progress(search, ledger.events()), cost_of(search)
+    ledger.mirror(progress)
+    console.print(_announcement(folder, search, progress, cost), soft_wrap=True)
+    display = SearchDisplay(console, cost, progress, live=live)
+    runner = Runner(progress, ledger, folder, environments, display)
+    try:
+        with display, _signals(runner):
+            runner.run()
+    except SearchError as error:
+        console.print(f"The search cannot go on: {error}", style="bold red", soft_wrap=True)
+        console.print(_way_on(folder), soft_wrap=True)
+        return FAILED
+    if runner.signal is not None and progress.open:
+        console.print(
+            f"{runner.signal.name}; everything is saved. {_way_on(folder)}", soft_wrap=True
+        )
+        return SIGNALLED + int(runner.signal)
+    return 0 if conclude(console, folder, progress) else FAILED
+
+
+def _announcement(folder: SearchFolder, search: Search, progress: Progress, cost: Cost) -> str:
+    steps = f"{cost.most_steps:,} steps at most"
+    if cost.likely_steps < cost.most_steps:
+        steps += f", about {cost.likely_steps:,} if trials are stopped as intended"
+    ended = sum(trial.ending is not None for trial in progress.trials)
+    begun = "Going on with" if progress.trials[0].values or ended else "Writing to"
+    done = f"; {ended} have ended already" if ended else ""
+    return (
+        f"{begun} {folder.shown}\n"
+        f"{search.searcher.name}: {cost.trials} trials, {steps}{done}. An estimate of time follows "
+        "after the first trial."
+    )
+
+
+def _way_on(folder: SearchFolder) -> str:
+    return f"Go on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
+
+
+@contextmanager
+def _signals(runner: Runner) -> Iterator[None]:
+    """The first SIGINT or SIGTERM has the trials saved; a second one ends everything at once."""
+
+    def ask(number: int, frame: types.FrameType | None) -> None:
+        if runner.signal is not None:
+            raise KeyboardInterrupt
+        runner.ask_to_end(signal.Signals(number))
+
+    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,63 @@
+"""Spans of training, in one unit of batches, records or epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import model_validator
+
+from natdgp.settings.schema import NonNegativeInt, PositiveInt
+from natdgp.settings.section import Section
+
+
+class Length(Section):
+    """A span of training, in one unit."""
+
+    batches: PositiveInt | None = None
+    records: PositiveInt | None = None
+    epochs: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Length:
+        _one_unit_of(self)
+        return self
+
+
+class Period(Section):
+    """A span of training between two events, in one unit; 0 means only at the end."""
+
+    batches: NonNegativeInt | None = None
+    records: NonNegativeInt | None = None
+    epochs: NonNegativeInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Period:
+        _one_unit_of(self)
+        return self
+
+
+def _one_unit_of(span: Length | Period) -> None:
+    given = [name for name in ("batches", "records", "epochs") if getattr(span, name) is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"must have one unit of batches, records or epochs, got {' and '.join(given) or 'none'}"
+            "; give one of them"
+        )
+
+
+def in_batches(
+    span: Mapping[str, int], global_batch_size: int, records_per_epoch: int | None
+) -> int:
+    """A span of at least one batch in training steps, by the sequencer's own arithmetic.
+
+    :param span: one unit and its number, `{"epochs": 3}`.
+    :param global_batch_size: records of a batch.
+    :param records_per_epoch: needed where the unit is epochs.
+    """
+    ((unit, length),) = span.items()
+    if unit == "batches":
+        return length
+    if unit == "epochs":
+        assert records_per_epoch is not None, "validated"
+        length *= records_per_epoch
+    return max(length // global_batch_size, 1)

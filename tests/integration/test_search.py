@@ -1,0 +1,151 @@
+"""Searches over real trials, from the command line, killed and resumed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+import natdgp
+from natdgp.local.folder import RunFolder
+from natdgp.search.folder import SearchFolder
+from natdgp.search.job import validations_of
+from tests.conftest import REPOSITORY
+from tests.integration.conftest import Bench
+
+NATDGP = str(Path(sys.executable).parent / "natdgp")
+Write = Callable[[dict[str, Any]], Path]
+
+
+@pytest.fixture
+def searched_experiment(small_experiment: dict[str, Any]) -> dict[str, Any]:
+    """The waves, searched at random; trials take seconds to start and less to train."""
+    small_experiment["searcher"] = {
+        "name": "random",
+        "metric": "val_nlpd",
+        "max_trials": 2,
+        "max_length": {"batches": 12},
+    }
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["model"]["layers"] = {"type": "int", "minval": 1, "maxval": 2}
+    hyperparameters["natural_gradient"]["gamma"] = {
+        "type": "log",
+        "base": 10,
+        "minval": -1.5,
+        "maxval": -0.5,
+    }
+    return small_experiment
+
+
+def _start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [NATDGP, "search", *map(str, arguments), "--device", "cpu", "--no-progress"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _search(*arguments: object) -> str:
+    with _start(*arguments) as search:
+        output, _ = search.communicate(timeout=300)
+    assert search.returncode == 0, output
+    return output
+
+
+def _wait_for(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _values(run: RunFolder) -> dict[int, float]:
+    return {
+        report["steps_completed"]: report["metrics"]["val_nlpd"] for report in validations_of(run)
+    }
+
+
+def test_a_killed_search_goes_on_and_its_best_trial_is_one_that_train_repeats(
+    searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, bench: Bench
+) -> None:
+    root = tmp_path / "search"
+    folder = SearchFolder(root)
+    with _start(write_experiment(searched_experiment), "--out", root) as search:
+        second = RunFolder(folder.trial(1))
+        _wait_for(lambda: bool(second.checkpoints()))
+        search.kill()
+    before = folder.trial(0).joinpath("metrics.jsonl").read_bytes()
+
+    output = _search("--resume", root)
+    assert f"Going on with {root}" in output
+    assert "random: 2 trials, 24 steps at most; 1 have ended already" in output
+    assert "2 trials (2 completed), 24 steps" in output
+    assert folder.trial(0).joinpath("metrics.jsonl").read_bytes() == before
+    with folder.leaderboard.open(encoding="utf-8") as file:
+        best, _ = csv.DictReader(file)
+
+    config = YAML(typ="safe", pure=True).load(folder.best_config)
+    again = bench.new(config, "again")
+    bench.go(again)
+    assert _values(again) == _values(RunFolder(folder.root / best["folder"]))
+    assert min(_values(again).values()) == float(best["val_nlpd"])
+    prediction = natdgp.load(root).predict([[0.0, 0.0, 0.0]])
+    assert prediction.mean.shape == (1, 1)
+
+
+@pytest.mark.slow
+def test_halving_killed_and_interrupted_ends_as_one_that_ran_through(
+    searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+) -> None:
+    searched_experiment["searcher"] = {
+        "name": "async_halving",
+        "metric": "val_nlpd",
+        "max_trials": 4,
+        "num_rungs": 2,
+        "divisor": 3,
+        "max_length": {"batches": 12},
+        "max_time": 12,
+        "time_metric": "batches",
+        "max_concurrent_trials": 2,
+    }
+    file = write_experiment(searched_experiment)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert "stopped" in _search(file, "--out", straight)
+    arguments: tuple[object, ...] = (file, "--out", broken)
+    for number, ending in enumerate([signal.SIGKILL, signal.SIGINT, signal.SIGKILL]):
+        with _start(*arguments) as search:
+            metrics = RunFolder(SearchFolder(broken).trial(number)).metrics
+            _wait_for(metrics.is_file)
+            os.kill(search.pid, ending)
+            output, _ = search.communicate(timeout=120)
+        if ending is signal.SIGINT:
+            assert search.returncode == 130
+            assert f"Go on with:\n  natdgp search --resume {broken}" in output
+        arguments = ("--resume", broken)
+    _search(*arguments)
+    leaderboards = [(root / "leaderboard.csv").read_text() for root in (straight, broken)]
+    assert leaderboards[0] == leaderboards[1]
+
+
+@pytest.mark.slow
+def test_trials_may_have_several_slots(
+    searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+) -> None:
+    root = tmp_path / "search"
+    output = _search(
+        write_experiment(searched_experiment), "--out", root, "--slots", 2, "--trials", 1
+    )
+    assert "1 trials (1 completed), 12 steps" in output
+    assert "Going on" not in (SearchFolder(root).trial(0) / "output.log").read_text()
+    assert list(_values(RunFolder(SearchFolder(root).trial(0)))) == [4, 8, 12]

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from natdgp.local.lifeline import Lifeline
+
+WATCHER = """
+import sys, time
+from pathlib import Path
+from natdgp.local.lifeline import Lifeline
+Lifeline(Path(sys.argv[1])).watch()
+assert not {'tensorflow', 'determined'} & set(sys.modules)
+print('here', flush=True)
+time.sleep(60)
+"""
+HOLDER = """
+import sys, time
+from pathlib import Path
+from natdgp.local.lifeline import Lifeline
+lifeline = Lifeline(Path(sys.argv[1]))
+assert lifeline.hold()
+print('here', flush=True)
+time.sleep(60)
+"""
+
+
+@contextmanager
+def _started(script: str, lock: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"here\n"
+        yield process
+        process.kill()
+
+
+def test_a_process_ends_when_the_lifeline_is_let_go(tmp_path: Path) -> None:
+    lifeline = Lifeline(tmp_path / "lock")
+    assert lifeline.hold()
+    with _started(WATCHER, tmp_path / "lock") as watcher:
+        with pytest.raises(subprocess.TimeoutExpired):
+            watcher.wait(timeout=0.5)
+        lifeline.release()
+        assert watcher.wait(timeout=30) == 1
+
+
+def test_a_process_ends_when_the_holder_is_killed_and_another_may_hold_then(
+    tmp_path: Path,
+) -> None:
+    lock = tmp_path / "lock"
+    with _started(HOLDER, lock) as holder, _started(WATCHER, lock) as watcher:
+        assert not Lifeline(lock).hold()
+        holder.kill()
+        assert watcher.wait(timeout=30) == 1
+        lifeline = Lifeline(lock)
+        assert lifeline.hold(patience=30)
+        lifeline.release()

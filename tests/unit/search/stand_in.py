@@ -1,0 +1,78 @@
+"""Does what `natdgp.search.program` does, but for training: `stand_in.py LOCK RUN`.
+
+A validation's value follows from the trial's learning rate and the step alone, with ties. Every
+fourth step leaves a checkpoint. The experiment's description may ask for other endings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from natdgp.local.lifeline import Lifeline
+from tests.unit.search.made_up import RECORD, value_at_step
+
+
+def main(lock: Path, run: Path) -> int:
+    Lifeline(lock).watch()
+    config = YAML(typ="safe", pure=True).load(run / "config.yaml")
+    rate = config["hyperparameters"]["adam"]["learning_rate"]
+    ending = config.get("description", "")
+    saved = sorted((run / "checkpoints").glob("step-*"))
+    start = int(saved[-1].name[5:]) if saved else 0
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+    kept = [line for line in lines if json.loads(line)["steps_completed"] <= start]
+    aside = run / ".metrics"
+    aside.write_text("".join(kept))
+    aside.rename(metrics)
+    (run / "starts").open("a").write(f"{start}\n")
+    for step in range(start + 2, config["searcher"]["max_length"]["batches"] + 1, 2):
+        time.sleep(0.002)
+        if rate > 0.07 and "invalid" in ending:
+            session = {"ended_as": "invalid", "reason": "gamma is too long"}
+            (run / "manifest.json").write_text(json.dumps({"sessions": [session]}))
+            return 1
+        if rate > 0.07 and "failed" in ending:
+            sys.stdout.write("ValueError: of its own\n")
+            return 1
+        if rate > 0.03 and "killed" in ending:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "refused" in ending:
+            sys.stdout.write("waves.csv: no such file\n")
+            return 2
+        report = {"val_nlpd": value_at_step(rate, step), "batches": step}
+        entry = {"group": "validation", "steps_completed": step, "metrics": report}
+        with metrics.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        stop = _judged(run / "verdict.json", step)
+        if stop or step % 4 == 0:
+            _save(run, step)
+        if stop:
+            return 143
+    _save(run, config["searcher"]["max_length"]["batches"])
+    return 0
+
+
+def _judged(path: Path, step: int) -> bool:
+    while not path.exists() or (verdict := json.loads(path.read_text()))["steps"] < step:
+        time.sleep(0.002)
+    return bool(verdict["stop"]) and verdict["steps"] == step
+
+
+def _save(run: Path, step: int) -> None:
+    folder = run / "checkpoints" / f"step-{step:08d}"
+    folder.mkdir(exist_ok=True)
+    (folder / RECORD).touch()
+    (run / "best").unlink(missing_ok=True)
+    (run / "best").symlink_to(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

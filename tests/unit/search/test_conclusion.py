@@ -1,0 +1,144 @@
+"""What a search leaves behind: leaderboard, page, and the study that others can read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from natdgp.search.conclusion import conclude
+from natdgp.search.decisions import Ending
+from natdgp.search.events import Ended, Event, Validated, from_plain, to_plain
+from natdgp.search.folder import SearchFolder
+from natdgp.search.ledger import Ledger
+from natdgp.search.page import PLOTS
+from natdgp.search.progress import Progress
+from natdgp.settings import Search
+from tests.unit.search.conftest import RANDOM, Write
+
+EVENTS: tuple[Event, ...] = (
+    Validated(0, 2, 2, 3.5),
+    Validated(0, 6, 6, 3.75),
+    Ended(0, Ending.COMPLETED),
+    Validated(2, 2, 2, 1.25),
+    Ended(1, Ending.INVALID, "gamma is too long"),
+    Validated(2, 6, 6, 1.0),
+    Ended(2, Ending.COMPLETED),
+    Ended(3, Ending.FAILED, "ValueError"),
+    Validated(4, 2, 2, 1.0),
+    Ended(4, Ending.COMPLETED),
+)
+
+
+@pytest.fixture
+def search(search_of: Write) -> Search:
+    return search_of(searcher=RANDOM)
+
+
+@pytest.fixture
+def folder(search: Search, tmp_path: Path) -> SearchFolder:
+    folder = SearchFolder.create(tmp_path / "search", "waves")
+    folder.write_config(search.config)
+    return folder
+
+
+def _conclude(folder: SearchFolder, progress: Progress) -> tuple[bool, str]:
+    for trial in progress.trials:
+        run = folder.trial(trial.number)
+        (run / "checkpoints" / "step-00000006").mkdir(parents=True)
+        (run / "config.yaml").write_text(f"name: trial-{trial.number}\n")
+        (run / "best").symlink_to(run / "checkpoints" / "step-00000006")
+    console = Console(file=io.StringIO(), width=200)
+    found = conclude(console, folder, progress)
+    assert isinstance(console.file, io.StringIO)
+    return found, console.file.getvalue()
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_events_are_read_back_from_their_plain_form(event: Event) -> None:
+    assert from_plain(to_plain(event)) == event
+
+
+def test_the_leaderboard_has_the_best_first_and_those_without_a_value_last(
+    folder: SearchFolder, search: Search
+) -> None:
+    found, screen = _conclude(folder, Progress(search, EVENTS))
+    assert found
+    with folder.leaderboard.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["trial"], row["val_nlpd"], row["state"]) for row in rows] == [
+        ("2", "1.0", "completed"),
+        ("4", "1.0", "completed"),
+        ("0", "3.5", "completed"),
+        ("1", "", "invalid"),
+        ("3", "", "failed"),
+    ]
+    best = rows[0]
+    assert (best["rank"], best["at_step"], best["folder"]) == ("1", "6", "trials/trial-0002")
+    point = Progress(search).trials[2].point
+    assert float(best["natural_gradient.gamma"]) == point["natural_gradient"]["gamma"]
+    assert rows[3]["reason"] == "gamma is too long"
+    assert "5 trials (3 completed, 1 invalid, 1 failed), 14 steps" in screen
+    assert "Best: trial 2, val_nlpd 1.0000 after step 6" in screen
+
+
+def test_the_best_trial_is_at_hand(folder: SearchFolder, search: Search) -> None:
+    _conclude(folder, Progress(search, EVENTS))
+    assert YAML(typ="safe").load(folder.best_config) == {"name": "trial-2"}
+    assert folder.best.resolve() == folder.trial(2) / "checkpoints" / "step-00000006"
+
+
+def test_the_page_has_every_plot_and_needs_no_network(folder: SearchFolder, search: Search) -> None:
+    _conclude(folder, Progress(search, EVENTS))
+    page = folder.page.read_text(encoding="utf-8")
+    assert [page.count(f"<h2>{title}</h2>") for title in PLOTS] == [1] * len(PLOTS)
+    assert page.count("Plotly.newPlot(") == len(PLOTS)
+    assert "<script src=" not in page
+    assert "<link" not in page
+
+
+def test_of_one_value_there_is_nothing_to_plot(folder: SearchFolder, search: Search) -> None:
+    _conclude(folder, Progress(search, EVENTS[:3]))
+    page = folder.page.read_text(encoding="utf-8")
+    assert page.count("Needs two trials") == len(PLOTS)
+
+
+def test_a_search_without_a_value_says_so(folder: SearchFolder, search: Search) -> None:
+    found, screen = _conclude(folder, Progress(search, [Ended(0, Ending.FAILED, "ValueError")]))
+    assert not found
+    assert "No trial has a value" in screen
+    assert not folder.best_config.exists()
+
+
+def test_the_ledger_remembers_events_in_their_order_and_mirrors_trials(
+    folder: SearchFolder, search: Search
+) -> None:
+    ledger, progress = Ledger(folder, search), Progress(search)
+    for event in EVENTS:
+        ledger.record(event)
+        progress.take(event)
+    ledger.mirror(progress)
+    again = Ledger(folder, search)
+    assert tuple(again.events()) == EVENTS
+    again.record(EVENTS[0])
+    assert again.events()[-1] == EVENTS[0]
+
+    study = optuna.load_study(study_name="waves", storage=f"sqlite:///{folder.database}")
+    assert [trial.state for trial in study.trials] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+    ]
+    assert study.trials[0].intermediate_values == {2: 3.5, 6: 3.75}
+    assert study.best_trial.number in (2, 4)
+    assert study.trials[1].user_attrs == {"reason": "gamma is too long"}
+    gamma = progress.trials[2].point["natural_gradient"]["gamma"]
+    assert study.trials[2].params["natural_gradient.gamma"] == gamma

@@ -1,0 +1,167 @@
+"""Decisions of asynchronous successive halving, beside a reference that counts anew each time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from natdgp.search.decisions import Decision, Ending, Verdict
+from natdgp.search.halving import Halving
+from natdgp.settings.brackets import Bracket
+
+Happening = tuple[Any, ...]
+"""("validated", trial, length, value) or ("ended", trial, ending)."""
+
+
+def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -> Decision:
+    """What follows from the last happening, by counting through the whole record from its start."""
+    created, invalid, at, over = bracket.concurrent, set(), {}, set()
+    marks: list[tuple[int, int, float]] = []  # (rung, trial, value) in the order they came
+    for trial in range(created):
+        at[trial] = 0
+    answer = Decision()
+    for kind, trial, *rest in happenings:
+        verdict, more = Verdict.GO_ON, 0
+        if kind == "ended" and rest[0] is Ending.INVALID:
+            invalid.add(trial)
+            over.add(trial)
+            marks = [mark for mark in marks if mark[1] != trial]
+            more = 1
+        elif kind == "ended":
+            if rest[0] is Ending.FAILED and trial not in over:
+                marks.append((at[trial], trial, math.inf))
+                more = int(created - len(invalid) < bracket.max_trials)
+            over.add(trial)
+        elif trial not in over:
+            length, value = rest[0], rest[1] if smaller else -rest[1]
+            while verdict is Verdict.GO_ON and length >= bracket.rungs[at[trial]]:
+                better = sum(mark[0] == at[trial] and mark[2] < value for mark in marks)
+                marks.append((at[trial], trial, value))
+                seen = sum(mark[0] == at[trial] for mark in marks)
+                if at[trial] == len(bracket.rungs) - 1:
+                    verdict = Verdict.TOP
+                elif better >= max(math.floor(seen / bracket.divisor), 1):
+                    verdict = Verdict.STOP
+                else:
+                    at[trial] += 1
+            if verdict is not Verdict.GO_ON:
+                over.add(trial)
+                more = int(created - len(invalid) < bracket.max_trials)
+        new = tuple(range(created, created + more))
+        at.update(dict.fromkeys(new, 0))
+        created += more
+        answer = Decision(new, verdict)
+    return answer
+
+
+@st.composite
+def records(draw: st.DrawFn) -> tuple[Bracket, list[Happening], bool]:
+    """A bracket and what happens in it, as far as the trials it creates allow."""
+    rungs = tuple(sorted(draw(st.sets(st.integers(1, 40), min_size=1, max_size=4))))
+    max_trials = draw(st.integers(1, 12))
+    bracket = Bracket(
+        rungs,
+        draw(st.sampled_from([1.5, 2.0, 3.0, 4.0])),
+        max_trials,
+        draw(st.integers(1, max_trials)),
+    )
+    smaller = draw(st.booleans())
+    happenings: list[Happening] = []
+    trials, lengths = bracket.concurrent, dict.fromkeys(range(50), 0)
+    for _ in range(draw(st.integers(1, 30))):
+        trial = draw(st.integers(0, trials - 1))  # those that ended included: late results
+        if draw(st.integers(0, 5)):
+            lengths[trial] += draw(st.integers(1, 20))
+            happening: Happening = (
+                "validated",
+                trial,
+                lengths[trial],
+                float(draw(st.integers(0, 4))),  # few values: ties
+            )
+        elif any(other[:2] == ("ended", trial) for other in happenings):
+            continue
+        else:
+            happening = ("ended", trial, draw(st.sampled_from(Ending)))
+        happenings.append(happening)
+        trials += len(reference(bracket, happenings, smaller=smaller).created)
+    return bracket, happenings, smaller
+
+
+def tell(halving: Halving, happening: Happening) -> Decision:
+    kind, *rest = happening
+    return halving.validated(*rest) if kind == "validated" else halving.ended(*rest)
+
+
+@settings(max_examples=300, deadline=None)
+@given(records())
+def test_decisions_equal_those_of_the_reference(
+    record: tuple[Bracket, list[Happening], bool],
+) -> None:
+    bracket, happenings, smaller = record
+    halving = Halving(bracket, itertools.count(), smaller_is_better=smaller)
+    assert halving.start().created == tuple(range(bracket.concurrent))
+    for index, happening in enumerate(happenings):
+        expected = reference(bracket, happenings[: index + 1], smaller=smaller)
+        assert tell(halving, happening) == expected
+
+
+# Worked out by hand: rungs at 1, 3 and 9
+# of a length of 9, one of 3 goes on.
+THREE = Bracket(rungs=(1, 3, 9), divisor=3.0, max_trials=9, concurrent=3)
+
+
+@pytest.fixture
+def halving() -> Halving:
+    halving = Halving(THREE, itertools.count(), smaller_is_better=True)
+    halving.start()
+    return halving
+
+
+def test_the_first_at_a_rung_goes_on_and_a_worse_one_stops(halving: Halving) -> None:
+    assert halving.validated(0, 1, 5.0) == Decision()
+    assert halving.validated(1, 1, 6.0) == Decision((3,), Verdict.STOP)
+    assert halving.validated(2, 1, 4.0) == Decision()
+    assert halving.rung(0) == "1 of 3"
+
+
+def test_equal_values_go_before_those_that_came_first(halving: Halving) -> None:
+    assert halving.validated(0, 1, 5.0) == Decision()
+    assert halving.validated(1, 1, 5.0) == Decision()
+
+
+def test_a_validation_between_rungs_decides_nothing(halving: Halving) -> None:
+    halving.validated(0, 1, 5.0)
+    assert halving.validated(0, 2, 99.0) == Decision()
+    assert halving.rung(0) == "1 of 3"
+
+
+def test_a_validation_may_pass_several_rungs_at_once(halving: Halving) -> None:
+    assert halving.validated(0, 9, 5.0) == Decision((3,), Verdict.TOP)
+    assert halving.validated(1, 5, 6.0) == Decision((4,), Verdict.STOP)
+    assert (halving.rung(0), halving.rung(1)) == ("3 of 3", "1 of 3")
+
+
+def test_the_values_of_an_invalid_trial_are_forgotten_and_another_takes_its_place(
+    halving: Halving,
+) -> None:
+    halving.validated(0, 3, 1.0)
+    assert halving.ended(0, Ending.INVALID) == Decision((3,))
+    assert halving.validated(1, 3, 2.0) == Decision(), "it is the first again at both rungs"
+
+
+def test_a_failed_trial_counts_as_the_worst_at_its_rung(halving: Halving) -> None:
+    assert halving.ended(0, Ending.FAILED) == Decision((3,))
+    assert halving.validated(1, 1, 1e300) == Decision()
+
+
+def test_no_more_trials_than_allowed_begin() -> None:
+    bracket = Bracket(rungs=(1, 3), divisor=3.0, max_trials=2, concurrent=1)
+    halving = Halving(bracket, itertools.count(), smaller_is_better=True)
+    assert halving.start() == Decision((0,))
+    assert halving.validated(0, 3, 1.0) == Decision((1,), Verdict.TOP)
+    assert halving.validated(1, 3, 2.0) == Decision((), Verdict.STOP)

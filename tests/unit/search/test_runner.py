@@ -1,0 +1,277 @@
+"""A search's loop over processes: its end, its kills, its failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from natdgp.local.lifeline import Lifeline
+from natdgp.search import draws
+from natdgp.search.decisions import Ending
+from natdgp.search.events import Event
+from natdgp.search.folder import PATIENCE, SearchFolder
+from natdgp.search.leaderboard import write_leaderboard
+from natdgp.search.ledger import Ledger
+from natdgp.search.progress import Progress, Trial
+from natdgp.search.runner import INVALID_IN_A_ROW, Runner, SearchError
+from natdgp.search.trials import experiment_of, run_folder_of
+from natdgp.settings import Experiment, Search, SettingsError, read_search
+from natdgp.settings.problems import Problem
+from tests.conftest import REPOSITORY
+from tests.unit.search.conftest import RANDOM, Write
+from tests.unit.search.made_up import RECORD
+
+STAND_IN = (sys.executable, "-m", "tests.unit.search.stand_in")
+
+
+class Notes:
+    """An observer that may act on what it hears, or when it waits."""
+
+    def __init__(self) -> None:
+        self.begun_trials: list[int] = []
+        self.on_event: Callable[[Event], None] = lambda _: None
+        self.on_pause: Callable[[], None] = lambda: None
+
+    def begun(self, progress: Progress, trial: Trial) -> None:
+        self.begun_trials.append(trial.number)
+
+    def heard(self, progress: Progress, event: Event) -> None:
+        self.on_event(event)
+
+    def waited(self, progress: Progress) -> None:
+        self.on_pause()
+
+
+@pytest.fixture(autouse=True)
+def _program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setattr("natdgp.search.runner.PAUSE", 0.002)
+
+
+def claim(root: Path, search: Search) -> SearchFolder:
+    folder = SearchFolder.create(root, "waves")
+    folder.write_config(search.config)
+    return folder
+
+
+def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Progress:
+    """Search from where the folder stands, as the command does."""
+    lifeline = Lifeline(folder.lock)
+    assert lifeline.hold(PATIENCE)
+    search = read_search(folder.config)
+    ledger = Ledger(folder, search)
+    progress = Progress(search, ledger.events())
+    ledger.mirror(progress)
+    try:
+        Runner(progress, ledger, folder, [{}] * jobs, notes or Notes(), STAND_IN).run()
+    finally:
+        lifeline.release()
+    write_leaderboard(folder, progress)
+    return progress
+
+
+def killed_at(folder: SearchFolder, seconds: float, jobs: int) -> bool:
+    """Search in a process that is killed after a time; returns whether it was done before."""
+    child = os.fork()
+    if child == 0:
+        try:
+            go_on(folder, jobs)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return True
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
+    search_of: Write, tmp_path: Path
+) -> None:
+    search = search_of()
+    straight = claim(tmp_path / "straight", search)
+    expected = go_on(straight)
+    assert {trial.ending for trial in expected.trials} == {Ending.COMPLETED, Ending.STOPPED}
+
+    broken, moments = claim(tmp_path / "broken", search), random.Random(3)
+    for _ in range(20):
+        killed_at(broken, moments.uniform(0.1, 0.8), jobs=1)
+    go_on(broken)
+    assert broken.leaderboard.read_text() == straight.leaderboard.read_text()
+    events = [Ledger(folder, search).events() for folder in (straight, broken)]
+    assert events[0] == events[1]
+    starts = [(broken.trial(t.number) / "starts").read_text() for t in expected.trials]
+    assert any(len(each.split()) > 1 for each in starts), "some trial was interrupted"
+
+
+def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial_goes_on(
+    search_of: Write, tmp_path: Path
+) -> None:
+    """A trial that goes on from a checkpoint does not report again what lies before it."""
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
+    search = read_search(folder.config)
+    run = run_folder_of(search, folder, Progress(search).trials[0])
+    report = {"val_nlpd": 9.5, "batches": 2}
+    entry = {"group": "validation", "steps_completed": 2, "metrics": report}
+    run.metrics.write_text(json.dumps(entry) + "\n")
+    run.checkpoint(2).path.mkdir(parents=True)
+    (run.checkpoint(2).path / RECORD).touch()
+    assert go_on(folder).trials[0].values.keys() == {2, 4, 6}
+
+
+def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
+    search_of: Write, tmp_path: Path
+) -> None:
+    folder, moments = claim(tmp_path / "search", search_of()), random.Random(4)
+    ended: set[int] = set()
+    for _ in range(5):
+        killed_at(folder, moments.uniform(0.1, 0.4), jobs=3)
+        trials = Progress(search_of(), Ledger(folder, search_of()).events()).trials
+        assert ended <= {trial.number for trial in trials if trial.ending is not None}
+        ended = {trial.number for trial in trials if trial.ending is not None}
+        before = {n: (folder.trial(n) / "metrics.jsonl").read_bytes() for n in ended}
+    notes = Notes()
+    progress = go_on(folder, jobs=3, notes=notes)
+    assert not ended & set(notes.begun_trials)
+    assert all((folder.trial(n) / "metrics.jsonl").read_bytes() == before[n] for n in ended)
+    assert len(progress.trials) == 12
+    assert not progress.open
+
+
+def test_jobs_are_under_way_at_once_and_share_what_there_is(
+    search_of: Write, tmp_path: Path
+) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
+    search = read_search(folder.config)
+    progress, notes = Progress(search), Notes()
+    lifeline = Lifeline(folder.lock)
+    assert lifeline.hold()
+    runner = Runner(
+        progress, Ledger(folder, search), folder, [{"JOB": "a"}, {"JOB": "b"}], notes, STAND_IN
+    )
+    most = 0
+
+    def count() -> None:
+        nonlocal most
+        most = max(most, len(runner._jobs))
+        assert len({environment["JOB"] for _, environment in runner._jobs.values()}) == len(
+            runner._jobs
+        )
+
+    notes.on_pause = count
+    runner.run()
+    lifeline.release()
+    assert most == 2
+    assert notes.begun_trials == [0, 1, 2, 3]
+
+
+def test_equal_seeds_search_the_same_points_and_others_do_not(search_of: Write) -> None:
+    one, same = search_of(), search_of()
+    other = search_of(reproducibility={"experiment_seed": 6})
+    for number in range(5):
+        assert draws.point_of(one, number) == draws.point_of(same, number)
+        assert draws.seed_of(one, number) == draws.seed_of(same, number)
+        assert draws.point_of(one, number) != draws.point_of(other, number)
+        assert draws.seed_of(one, number) != draws.seed_of(other, number)
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [(Ending.INVALID, "gamma is too long"), (Ending.FAILED, "ValueError: of its own")],
+)
+def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
+    search_of: Write, tmp_path: Path, ending: Ending, reason: str
+) -> None:
+    search = search_of(searcher={**RANDOM, "max_trials": 8}, description=ending.value)
+    progress = go_on(claim(tmp_path / "search", search), jobs=2)
+    wrong = [trial for trial in progress.trials if trial.ending is ending]
+    assert wrong
+    assert {trial.reason for trial in wrong} == {reason}
+    completed = [trial for trial in progress.trials if trial.ending is Ending.COMPLETED]
+    assert len(completed) == 8 if ending is Ending.INVALID else 8 - len(wrong)
+    assert progress.ranked()[-1] in wrong
+
+
+def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    notes = Notes()
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="killed"))
+    progress = go_on(folder, notes=notes)
+    killed = [trial for trial in progress.trials if trial.ending is Ending.FAILED]
+    assert killed
+    assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
+
+
+def test_a_point_that_is_no_settings_is_invalid_without_a_process(
+    search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(search: Search, trial: Trial) -> Experiment:
+        if trial.number == 1:
+            raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
+        return experiment_of(search, trial)
+
+    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    notes = Notes()
+    progress = go_on(claim(tmp_path / "search", search_of(searcher=RANDOM)), notes=notes)
+    assert progress.trials[1].ending is Ending.INVALID
+    assert "a.b: received 3; is wrong" in str(progress.trials[1].reason)
+    assert notes.begun_trials == [0, 2, 3, 4]
+
+
+def test_a_space_without_a_valid_point_ends_the_search(
+    search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
+
+    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
+    with pytest.raises(SearchError, match=f"{INVALID_IN_A_ROW} trials in a row were invalid"):
+        go_on(folder)
+
+
+def test_a_request_that_is_wrong_ends_the_search_with_its_words(
+    search_of: Write, tmp_path: Path
+) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="refused"))
+    with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
+        go_on(folder)
+    assert not Ledger(folder, read_search(folder.config)).events()
+
+
+def test_an_interrupted_search_is_gone_on_with_where_it_was(
+    search_of: Write, tmp_path: Path
+) -> None:
+    straight = claim(tmp_path / "straight", search_of(searcher=RANDOM))
+    go_on(straight)
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
+    search = read_search(folder.config)
+    lifeline = Lifeline(folder.lock)
+    assert lifeline.hold()
+    ledger, notes = Ledger(folder, search), Notes()
+    runner = Runner(Progress(search), ledger, folder, [{}], notes, STAND_IN)
+
+    def interrupt(event: Event) -> None:
+        if event.trial == 1:
+            runner.ask_to_end(signal.SIGINT)
+
+    notes.on_event = interrupt
+    runner.run()
+    lifeline.release()
+    assert runner.signal is signal.SIGINT
+    assert notes.begun_trials == [0, 1]
+    go_on(folder)
+    assert folder.leaderboard.read_text() == straight.leaderboard.read_text()
