@@ -95,18 +95,17 @@ def _search(parsed: argparse.Namespace) -> int:
 
     console = Console(highlight=False, markup=False, emoji=False)
     gpus = count_gpus()
+    live = not parsed.no_progress and console.is_terminal
     try:
         if search is None:
             folder = SearchFolder.open(parsed.resume)
-            slots = slots_of(read_search(folder.config))
+            shares = shares_of(parsed.jobs, slots_of(read_search(folder.config)), gpus, os.environ)
         else:
             slots, remark = choose_slots(parsed.slots, slots_of(search), gpus)
             if remark is not None:
                 console.print(remark, soft_wrap=True)
-            search = with_slots(search, slots)
-            folder = new_search(search, Path.cwd(), parsed.out)
-        shares = shares_of(parsed.jobs, slots, gpus, os.environ)
-        live = not parsed.no_progress and console.is_terminal
+            shares = shares_of(parsed.jobs, slots, gpus, os.environ)
+            folder = new_search(with_slots(search, slots), Path.cwd(), parsed.out)
         return search_and_report(console, folder, shares, live=live)
     except FolderError as error:
         return _misused(str(error))

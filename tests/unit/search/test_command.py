@@ -105,6 +105,7 @@ def test_more_trials_at_once_than_gpus_are_refused(
     status, err = _main(capsys, _file(), "--jobs", 3)
     assert status == 2
     assert "use --jobs 2, or search on the cores with --device cpu" in err
+    assert not Path("runs").exists()
 
 
 @pytest.fixture
