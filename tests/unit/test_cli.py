@@ -79,6 +79,7 @@ def test_help_names_every_command_and_the_way_to_a_cluster(
                 "--set",
                 "--seed",
                 "--slots",
+                "--rank-timeout",
                 "--device",
                 "--no-progress",
             ],
@@ -439,6 +440,21 @@ def test_more_slots_than_gpus_are_refused(
     assert status == 2
     assert "--slots: received 2; must not be more than this machine's GPUs, 1" in err
     assert "--device cpu" in err
+    assert _nothing_was_made()
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+def test_a_rank_needs_some_time(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    seconds: str,
+) -> None:
+    status, _, err = _main(
+        capsys, "train", write_experiment(experiment), f"--rank-timeout={seconds}"
+    )
+    assert status == 2
+    assert f"--rank-timeout: received {float(seconds)}; must be a number above 0" in err
     assert _nothing_was_made()
 
 

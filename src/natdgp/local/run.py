@@ -187,7 +187,8 @@ def _trial_class(spec: str) -> type[det.LegacyTrial]:
     module = importlib.import_module(name)
     found = vars(module).get(class_name)
     if not _is_trial(found):
-        trials = [one for one, value in vars(module).items() if _is_trial(value)]
+        own = {one: value for one, value in vars(module).items() if _is_trial(value)}
+        trials = [one for one, value in own.items() if value.__module__ == name]
         raise FolderError(
             f"the entrypoint names the trial {spec}, but {class_name} is no trial in {name}; "
             f"it has these: {', '.join(trials) or 'none'}"

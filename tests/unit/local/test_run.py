@@ -13,7 +13,9 @@ from determined.layers import WorkloadSequencer
 
 from natdgp.local.folder import FolderError, RunFolder
 from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
+from natdgp.local.session import new_run
 from natdgp.settings import Experiment, Settings, read_experiment
+from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 
 
@@ -212,3 +214,19 @@ def test_a_run_works_from_a_relative_folder(
         "metrics.jsonl",
         "tensorboard",
     }
+
+
+@pytest.mark.parametrize("name", ["DeepGpTrial", "REPOSITORY_OF_NOTHING", "annotations"])
+def test_a_class_that_is_no_trial_is_refused_with_those_there_are(
+    shallow: dict[str, Any],
+    tmp_path: Path,
+    write_experiment: Callable[[dict[str, Any]], Path],
+    name: str,
+) -> None:
+    shallow["entrypoint"] = shallow["entrypoint"].replace("DeepGPTrial", name)
+    folder = new_run(read_experiment(write_experiment(shallow)), REPOSITORY, tmp_path / "run")
+    with pytest.raises(FolderError) as raised:
+        train(read_experiment(folder.config), folder, Watcher())
+    told = f"names the trial trials.deep_gp:{name}, but {name} is no trial in trials.deep_gp"
+    assert told in str(raised.value)
+    assert str(raised.value).endswith("it has these: DeepGPTrial")

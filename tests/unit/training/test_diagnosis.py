@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from natdgp.models import TaskShape, build_deep_gp
 from natdgp.natgrad import NaturalGradient
 from natdgp.settings import ModelSettings, StudentTSettings
-from natdgp.training import NatGradModel, explain_breakdown
+from natdgp.training import NatGradModel, explain_breakdown, explain_failure
 
 LENGTHS = (
     r"Lower hyperparameters\.natural_gradient\.gamma \(now 0\.25\) "
@@ -130,3 +131,22 @@ def test_the_remedy_names_the_step_lengths_now_in_force(model: NatGradModel) -> 
 def test_the_remedy_names_no_gamma_where_there_is_none() -> None:
     explained = explain_breakdown(_model(natural=False), "loss is nan")
     assert explained.endswith("Lower hyperparameters.adam.learning_rate (now 0.125).")
+
+
+def test_a_failed_assertion_is_told_in_its_own_words(model: NatGradModel) -> None:
+    message = 'assertion failed: [too long; use positive_definite=\\"fallback\\"]\n\t [[node x]]'
+    assert explain_failure(model, 4, message) == (
+        'the step after step 4 failed: too long; use positive_definite="fallback"'
+    )
+
+
+def test_a_failed_decomposition_is_told_with_the_remedy(model: NatGradModel) -> None:
+    message = "Cholesky decomposition was not successful. The input might not be valid. [Op:...]"
+    told = explain_failure(model, 4, message)
+    assert told is not None
+    pattern = r"the step after step 4 failed: a covariance matrix is not positive definite\. "
+    assert re.fullmatch(pattern + LENGTHS, told)
+
+
+def test_another_error_is_not_explained(model: NatGradModel) -> None:
+    assert explain_failure(model, 4, "Incompatible shapes: [3] vs. [4]") is None
