@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         default=LIMIT,
         metavar="SECONDS",
         help="with several slots: end the run, and name the rank, when one has been silent or all "
-        "have made no progress for so long; ten times as long before the first step (default: %(default)g)",
+        "have made no progress for so long; ten times as long before the first step "
+        "(default: %(default)g)",
     )
     train.add_argument(
         "--device",
