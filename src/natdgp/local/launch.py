@@ -23,6 +23,7 @@ from rich.console import Console
 from natdgp.local.exchange import Exchange, Orders
 from natdgp.local.exits import FAILED
 from natdgp.local.folder import RunFolder
+from natdgp.local.interruptions import handling
 from natdgp.local.manifest import close_lost_session
 from natdgp.local.output import Ended, Output
 from natdgp.local.session import way_on
@@ -99,7 +100,7 @@ def run_on_slots(
     with _exchange(orders) as exchange:
         command = _command(horovodrun, slots, exchange)
         environment = _environment(slots, exchange, gpus)
-        with _launched(command, environment) as launcher, _signals(exchange):
+        with _launched(command, environment) as launcher, handling(_asking(exchange)):
             stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
             close_lost_session(folder.manifest, seconds=time.monotonic() - began)
@@ -170,8 +171,7 @@ def _launched(command: list[str], environment: dict[str, str]) -> Iterator[subpr
             _end(launcher)
 
 
-@contextlib.contextmanager
-def _signals(exchange: Exchange) -> Iterator[None]:
+def _asking(exchange: Exchange) -> Callable[[int, types.FrameType | None], None]:
     def ask(number: int, frame: types.FrameType | None) -> None:
         if exchange.asked is None and exchange.heeds:
             exchange.ask_to_end(signal.Signals(number))
@@ -180,12 +180,7 @@ def _signals(exchange: Exchange) -> Iterator[None]:
         else:
             sys.exit(128 + number)
 
-    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return ask
 
 
 def _watch(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shlex
 import signal
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from natdgp.local.exits import FAILED, SIGNALLED
 from natdgp.local.folder import FolderError
+from natdgp.local.interruptions import handling
 from natdgp.local.lifeline import Lifeline
 from natdgp.local.run import copy_trial_code, find_trial_code
 from natdgp.local.session import located
@@ -83,7 +83,7 @@ def _search(
     display = SearchDisplay(console, cost, progress, live=live)
     runner = Runner(progress, ledger, folder, environments, display)
     try:
-        with display, _signals(runner):
+        with display, handling(_asking(runner)):
             runner.run()
     except SearchError as error:
         console.print(f"The search cannot go on: {error}", style="bold red", soft_wrap=True)
@@ -115,18 +115,12 @@ def _way_on(folder: SearchFolder) -> str:
     return f"Go on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
 
 
-@contextmanager
-def _signals(runner: Runner) -> Iterator[None]:
-    """The first SIGINT or SIGTERM has the trials saved; a second one ends everything at once."""
+def _asking(runner: Runner) -> Callable[[int, types.FrameType | None], None]:
+    """The first signal has the trials saved; a second one ends everything at once."""
 
     def ask(number: int, frame: types.FrameType | None) -> None:
         if runner.signal is not None:
             raise KeyboardInterrupt
         runner.ask_to_end(signal.Signals(number))
 
-    before = {each: signal.signal(each, ask) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return ask

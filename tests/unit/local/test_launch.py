@@ -12,6 +12,7 @@ import pytest
 from natdgp.local import launch
 from natdgp.local.exchange import Exchange, Orders, Verdict
 from natdgp.local.folder import RunFolder
+from natdgp.local.interruptions import handling
 from natdgp.local.output import Output
 from natdgp.local.pulse import Pulse
 from natdgp.models.record import FILE_NAME
@@ -106,7 +107,7 @@ def test_the_first_signal_asks_and_the_second_ends(
     end = KeyboardInterrupt if number == signal.SIGINT else SystemExit
 
     def twice() -> None:
-        with launch._signals(exchange):
+        with handling(launch._asking(exchange)):
             signal.raise_signal(number)
             assert exchange.asked is number
             signal.raise_signal(number)
@@ -118,7 +119,7 @@ def test_the_first_signal_asks_and_the_second_ends(
 
 def test_a_signal_before_there_is_anything_to_save_ends(exchange: Exchange) -> None:
     def once() -> None:
-        with launch._signals(exchange):
+        with handling(launch._asking(exchange)):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+import os
+import signal
+import types
+
+import pytest
+
+from natdgp.local.interruptions import INTERRUPTIONS, handling
+
+
+@pytest.mark.parametrize("number", INTERRUPTIONS)
+def test_signals_are_handled_inside_and_as_before_afterwards(number: signal.Signals) -> None:
+    received = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        received.append(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(ValueError, match="inside"), handling(note):
+        os.kill(os.getpid(), number)
+        raise ValueError("inside")
+    assert received == [number]
+    assert signal.getsignal(number) is before
