@@ -18,6 +18,9 @@ from tests.integration.rank_program import SOME, VARIANTS
 SAME = 1e-8
 """Relative to the largest number of an array: the order of summation, over 50 steps in float64."""
 
+SAME_SHARDED = 1e-10
+"""The same where ranks share the natural-gradient steps out, which one process takes alone."""
+
 Held = Mapping[str, npt.NDArray[np.float64]]
 
 
@@ -87,8 +90,9 @@ def test_ranks_train_what_one_process_trains(one: Held, several: list[Held]) -> 
     alone, together = (_of(held, "variants") for held in (one, several[0]))
     trained = {name.split("/")[0] for name in together}
     assert trained == set(VARIANTS if len(several) == 2 else SOME)
-    far = {n: d for n in together if not (d := _distance(alone[n], together[n])) <= SAME}
-    assert not far
+    for name, array in together.items():
+        allowed = SAME_SHARDED if "sharded" in name else SAME
+        assert _distance(alone[name], array) <= allowed, name
     for variant in trained:
         losses = alone[f"{variant}/loss"]
         assert losses[-1] < losses[0] - 0.1, variant  # they do train
