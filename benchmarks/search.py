@@ -11,8 +11,8 @@ hyperparameters, trained for as many steps.
 
 A benchmark that was ended goes on where it was if --keep names the folder of its searches.
 
-Measured with one job on two cores that other work shared (a search at random took about 9 minutes,
-the halving of seed 1 about 7, and its trials were those of the replay but for the last bits):
+Measured with one job on two cores that other work shared (seed 1's search at random took 9.5
+minutes, its halving about 7, with the trials of the replay but for the last bits):
 
     seed  halving  steps  random, as many  twice as many  all 16  steps  const.yaml
        1   0.7434  1,408           1.0019         0.7434  0.6890  4,096      2.3230
