@@ -32,7 +32,12 @@ def _long(config: dict[str, Any], layers: int) -> dict[str, Any]:
     config["records_per_epoch"] = 7 * 32
     hyperparameters = config["hyperparameters"]
     hyperparameters["model"] = {"layers": layers, "inducing_points": 5}
-    hyperparameters["natural_gradient"] = {"gamma": 0.1, "gamma_initial": 1e-3, "ramp_steps": 40}
+    hyperparameters["natural_gradient"] = {
+        "gamma": 0.1,
+        "gamma_initial": 1e-3,
+        "ramp_steps": 40,
+        "placement": "replicated",  # no line about it on the screen
+    }
     hyperparameters["adam"] = {"learning_rate": 0.01}
     # Nothing improves by as much, so both count; the plateau lowers the rate three times.
     hyperparameters["reduce_lr_on_plateau"] = {"patience": 2, "min_delta": 100.0, "factor": 0.5}
