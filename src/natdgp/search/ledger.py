@@ -38,6 +38,11 @@ class Ledger:
         attributes = self._study.user_attrs
         return [from_plain(attributes[k]) for k in sorted(attributes) if k.startswith(_PREFIX)]
 
+    def close(self) -> None:
+        """Let go of the database."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
     def record(self, event: Event) -> None:
         """Add an event, and have it on disk when this returns."""
         self._study.set_user_attr(f"{_PREFIX}{self._events:09d}", to_plain(event))

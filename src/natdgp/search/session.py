@@ -89,6 +89,8 @@ def _search(
         console.print(f"The search cannot go on: {error}", style="bold red", soft_wrap=True)
         console.print(_way_on(folder), soft_wrap=True)
         return FAILED
+    finally:
+        ledger.close()
     if runner.signal is not None and progress.open:
         console.print(
             f"{runner.signal.name}; everything is saved. {_way_on(folder)}", soft_wrap=True

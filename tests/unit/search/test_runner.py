@@ -74,6 +74,7 @@ def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Pr
     try:
         Runner(progress, ledger, folder, [{}] * jobs, notes or Notes(), STAND_IN).run()
     finally:
+        ledger.close()
         lifeline.release()
     write_leaderboard(folder, progress)
     return progress
@@ -138,7 +139,9 @@ def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
     ended: set[int] = set()
     for _ in range(5):
         killed_at(folder, moments.uniform(0.1, 0.4), jobs=3)
-        trials = Progress(search_of(), Ledger(folder, search_of()).events()).trials
+        ledger = Ledger(folder, search_of())
+        trials = Progress(search_of(), ledger.events()).trials
+        ledger.close()  # SQLite's connections must not be carried across a fork
         assert ended <= {trial.number for trial in trials if trial.ending is not None}
         ended = {trial.number for trial in trials if trial.ending is not None}
         before = {n: (folder.trial(n) / "metrics.jsonl").read_bytes() for n in ended}
