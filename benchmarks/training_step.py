@@ -7,7 +7,8 @@ The same deep GP everywhere: D = 8 features, hidden width 8, one output, the squ
 kernel with one lengthscale per input, shared by the outputs of a layer as their inducing inputs
 are, Gaussian noise, one Monte-Carlo sample, the same initial values, the same batch of 1000 rows;
 natural gradients (gamma 0.1) for every q(u), Adam (0.01) for the rest; float64. natdgp runs the
-step of its trials, reports and sampling noise included. GPflux is its own NatGradModel with
+step of its trials, reports and sampling noise included; the natural-gradient step is GPflow's, and
+in `guaranteed` the one that cannot fail, which is the default of inner layers. GPflux is its own NatGradModel with
 GPflow's optimizer. GPyTorch is its DeepGP with TrilNaturalVariationalDistribution and NGD, kernels
 and inducing inputs shared as well (without this, as in its tutorials, it is slower); it runs only
 where it is installed (`pip install '.[benchmark]'`).
@@ -264,7 +265,9 @@ def measure(layers: int, M: int, rounds: int) -> dict[str, float]:
     X, Y = data()
     model = our_model(layers, M, X)
     ours = Side("natdgp", our_step(model, X[:BATCH], Y[:BATCH]))
-    sides = [ours, gpflux_side(model, X, Y)]
+    safe = our_model(layers, M, X, positive_definite="guaranteed")
+    guaranteed = Side("guaranteed", our_step(safe, X[:BATCH], Y[:BATCH]))
+    sides = [ours, guaranteed, gpflux_side(model, X, Y)]
     if importlib.util.find_spec("gpytorch") is not None:
         sides.append(gpytorch_side(model, X, Y))
     sides.append(products_side(layers, M))

@@ -30,6 +30,7 @@ def _sampled(config: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(point)))
 
 
+@pytest.mark.slow  # other trials run in test_one_slot.py
 def test_a_sampled_trial_reports_what_an_adaptive_searcher_reads(
     image: Image, context: str, storage: Path, tmp_path: Path
 ) -> None:

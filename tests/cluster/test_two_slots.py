@@ -74,6 +74,7 @@ def test_a_trial_paused_on_two_slots_ends_as_if_it_had_run_on_one(
     _assert_same(master, 2, completed[0], "validation")
 
 
+@pytest.mark.slow  # on one slot in test_one_slot.py
 def test_an_invalid_hyperparameter_ends_all_ranks_in_order(
     image: Image, context: str, storage: Path, tmp_path: Path
 ) -> None:

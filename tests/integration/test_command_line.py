@@ -152,7 +152,7 @@ def test_the_same_folder_is_refused_and_nothing_in_it_changes(
     done = _train(place, "experiment.yaml", "--out", "runs/waves")
     assert done.returncode == 2
     assert done.stderr == (
-        "natdgp train: runs/waves exists already; go on with that run by `natdgp train --resume "
+        "natdgp train: runs/waves exists already; go on with it by `natdgp train --resume "
         "runs/waves`, or choose another folder with --out\n"
     )
     assert everything() == before

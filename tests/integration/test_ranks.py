@@ -59,7 +59,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Held:
     return _run(tmp_path_factory.mktemp("one"), 1, "variants")[0]
 
 
-@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.fixture(
+    scope="module", params=[2, *(pytest.param(K, marks=pytest.mark.slow) for K in (3, 4))]
+)
 def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Held]:
     folder = tmp_path_factory.mktemp(f"ranks-{request.param}")
     drifting = ["without_reduction", "stock"] if request.param == 2 else []

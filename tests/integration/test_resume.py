@@ -15,8 +15,18 @@ from tests.integration.states import assert_same_run, reports
 
 
 # 8 is where a validation is due: the sequencer looks for preemption before it.
-@pytest.mark.parametrize("interrupted_at", [2, 6, 8])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "interrupted_at"),
+    [
+        (signal.SIGINT, 2),
+        (signal.SIGTERM, 6),
+        (signal.SIGTERM, 8),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in ((signal.SIGTERM, 2), (signal.SIGINT, 6), (signal.SIGINT, 8))
+        ),
+    ],
+)
 def test_resumed_run_equals_an_uninterrupted_one(
     bench: Bench, small_experiment: dict[str, Any], interrupted_at: int, number: signal.Signals
 ) -> None:

@@ -20,6 +20,8 @@ from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingV
 from gpflow.kernels import SharedIndependent
 
 from natdgp.local import run as local_run
+from natdgp.natgrad.parameters import packed_triangle
+from natdgp.natgrad.safeguards import SafeStep
 from natdgp.training import builder as training_builder
 from natdgp.training.predictive import PredictiveSums
 from natdgp.trial import DeepGPTrial
@@ -239,16 +241,20 @@ def test_a_step_that_would_leave_the_cone_is_corrected_and_counted(
 
 
 class _GPflows(gpflow.optimizers.NaturalGradient):
-    """GPflow's step behind the method that our model calls."""
+    """GPflow's step behind the methods that our model calls."""
 
     counts: ClassVar[dict[str, tf.Tensor]] = {}
 
     def __init__(self, gamma: tf.Variable, **_: Any) -> None:  # it has no safeguards to choose
         super().__init__(gamma)
 
-    def apply_gradients(self, grads_and_vars: Any, name: str | None = None) -> None:
-        for gradients, parameters in grads_and_vars:
-            self._natgrad_apply_gradients(*gradients, *parameters)
+    def propose(self, q_mu: Any, q_sqrt: Any, q_mu_grad: Any, q_sqrt_grad: Any) -> SafeStep:
+        self._gradients = (q_mu_grad, packed_triangle(q_sqrt_grad))
+        none = tf.zeros(tf.shape(q_mu)[1:], tf.bool)
+        return SafeStep(q_mu, q_sqrt, none, none, none)
+
+    def adopt(self, q_mu: gpflow.Parameter, q_sqrt: gpflow.Parameter, *_: Any) -> None:
+        self._natgrad_apply_gradients(*self._gradients, q_mu, q_sqrt)
 
 
 def test_tensorboard_files_lie_in_the_runs_folder(

@@ -25,13 +25,18 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = int(self.model.step)
-        # Arrays: TensorFlow remembers every number of Python's that it was ever given.
-        gamma = np.array(gamma_at(self._settings.natural_gradient, step))
+        gamma = gamma_at(self._settings.natural_gradient, step)
         for optimizer in self.model.natgrad_optimizers:
-            optimizer.gamma.assign(gamma)
+            _assign(optimizer.gamma, gamma)
         if self._moves_rate:
-            rate = np.array(learning_rate_at(self._settings.adam, step))
-            self.model.optimizer.learning_rate.assign(rate)
+            _assign(self.model.optimizer.learning_rate, learning_rate_at(self._settings.adam, step))
+
+
+def _assign(variable: tf.Variable, number: float) -> None:
+    # An array: TensorFlow remembers every number of Python's that it was ever given. What is too
+    # large for the variable becomes infinite, and the loss tells.
+    with np.errstate(over="ignore"):
+        variable.assign(np.array(number).astype(variable.dtype.as_numpy_dtype))
 
 
 class DriftCheck(tf.keras.callbacks.Callback):
