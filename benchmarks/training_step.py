@@ -8,18 +8,34 @@ kernel with one lengthscale per input, shared by the outputs of a layer as their
 are, Gaussian noise, one Monte-Carlo sample, the same initial values, the same batch of 1000 rows;
 natural gradients (gamma 0.1) for every q(u), Adam (0.01) for the rest; float64. natdgp runs the
 step of its trials, reports and sampling noise included; the natural-gradient step is GPflow's, and
-in `guaranteed` the one that cannot fail, which is the default of inner layers. GPflux is its own NatGradModel with
-GPflow's optimizer. GPyTorch is its DeepGP with TrilNaturalVariationalDistribution and NGD, kernels
-and inducing inputs shared as well (without this, as in its tutorials, it is slower); it runs only
-where it is installed (`pip install '.[benchmark]'`).
+in `guaranteed` the one that cannot fail, which is the default of inner layers. GPflux is its own
+NatGradModel with GPflow's optimizer. GPyTorch is its DeepGP with
+TrilNaturalVariationalDistribution and NGD, kernels and inducing inputs shared as well (without
+this, as in its tutorials, it is slower); it runs only where it is installed
+(`pip install '.[benchmark]'`).
 
 In every round each side takes three steps after an unmeasured one, side after side, so that
 whatever else the machine does falls on all of them; medians are printed, and ratios of medians.
+GPyTorch has rounds of its own, after all others: once PyTorch is loaded, its threads take cores
+from whoever runs beside it.
 
 `products` is the time of the bare matrix products of natdgp's step alone, at their sizes: of each
 layer the forward and backward product with its q_sqrt (in blocks, zeros left out), the two
 triangular solves and the product of their gradient, and the natural gradient's. What the rest of
 the step takes beyond it is the most that could still be gained on this machine.
+
+Measured on two shared cores, milliseconds, medians of 25 rounds:
+
+| layers, M | natdgp | guaranteed | GPflux | products | GPyTorch (natdgp beside it) |
+|---|---|---|---|---|---|
+| 2, 100 | 13.9 | 14.4 (1.04) | 23.8 (1.72) | 8.9 (0.64) | 44.3 (13.5; 3.27) |
+| 3, 256 | 110.6 | 122.8 (1.11) | 233.2 (2.11) | 74.9 (0.68) | 429.7 (117.2; 3.67) |
+
+GPflux's ratio at M = 100 was 1.70 to 1.72 in five such runs, on slower and faster hosts; 1.62 to
+1.66 with PyTorch loaded. What brought it there: a layer's derivative written out, one
+product for the distances of a kernel, the gradient of q_sqrt left a matrix on one rank. What did
+not: Keras' older Adam (fewer operations, no faster), q_mu apart from the columns of q_sqrt in the
+backward pass (slower), one thread between operations (slower for all).
 """
 
 from __future__ import annotations
@@ -29,7 +45,7 @@ import functools
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gpflow
@@ -261,20 +277,14 @@ def products_side(layers: int, M: int) -> Side:
     return Side("products", tf.function(lambda: tf.nest.map_structure(tf.norm, [r() for r in run])))
 
 
-def measure(layers: int, M: int, rounds: int) -> dict[str, float]:
-    X, Y = data()
-    model = our_model(layers, M, X)
-    ours = Side("natdgp", our_step(model, X[:BATCH], Y[:BATCH]))
-    safe = our_model(layers, M, X, positive_definite="guaranteed")
-    guaranteed = Side("guaranteed", our_step(safe, X[:BATCH], Y[:BATCH]))
-    sides = [ours, guaranteed, gpflux_side(model, X, Y)]
-    if importlib.util.find_spec("gpytorch") is not None:
-        sides.append(gpytorch_side(model, X, Y))
-    sides.append(products_side(layers, M))
+def alternate(sides: Sequence[Side], rounds: int) -> None:
+    """Measure them in turn, and print medians beside the first one's."""
     for _ in range(rounds):
         for side in sides:
             side.measure()
-    return {side.name: side.median for side in sides}
+    for side in sides:
+        share = f"{side.median / sides[0].median:6.2f} times {sides[0].name}'s"
+        print(f"  {side.name:10s}{side.median:8.1f}  {share}", flush=True)
 
 
 def main() -> None:
@@ -282,17 +292,34 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["2x100", "3x256"], metavar="LAYERSxM")
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
+    X, Y = data()
     print(f"milliseconds a step, medians of {arguments.rounds} alternating rounds")
-    for model in arguments.models:
-        layers, M = (int(part) for part in model.split("x"))
-        times = measure(layers, M, arguments.rounds)
-        ours = times["natdgp"]
-        print(f"{layers} layers, M = {M}")
-        for name, milliseconds in times.items():
-            share = f"{milliseconds / ours:6.2f} times natdgp's"
-            print(f"  {name:10s}{milliseconds:8.1f}  {share}", flush=True)
-        if "GPyTorch" not in times:
-            print("  GPyTorch is not installed: pip install '.[benchmark]'")
+    peers = [beside_gpflux]
+    if importlib.util.find_spec("gpytorch") is not None:
+        peers.append(beside_gpytorch)
+    else:
+        print("GPyTorch is not installed: pip install '.[benchmark]'")
+    for beside in peers:
+        for model in arguments.models:
+            layers, M = (int(part) for part in model.split("x"))
+            print(f"{layers} layers, M = {M}")
+            alternate(beside(layers, M, X, Y), arguments.rounds)
+
+
+def beside_gpflux(layers: int, M: int, X: FloatArray, Y: FloatArray) -> list[Side]:
+    model = our_model(layers, M, X)
+    safe = our_model(layers, M, X, positive_definite="guaranteed")
+    return [
+        Side("natdgp", our_step(model, X[:BATCH], Y[:BATCH])),
+        Side("guaranteed", our_step(safe, X[:BATCH], Y[:BATCH])),
+        gpflux_side(model, X, Y),
+        products_side(layers, M),
+    ]
+
+
+def beside_gpytorch(layers: int, M: int, X: FloatArray, Y: FloatArray) -> list[Side]:
+    model = our_model(layers, M, X)
+    return [Side("natdgp", our_step(model, X[:BATCH], Y[:BATCH])), gpytorch_side(model, X, Y)]
 
 
 if __name__ == "__main__":

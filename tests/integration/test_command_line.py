@@ -158,6 +158,7 @@ def test_the_same_folder_is_refused_and_nothing_in_it_changes(
     assert everything() == before
 
 
+@pytest.mark.slow  # interruptions are in test_resume.py and test_interruptions.py
 def test_a_terminated_run_goes_on_by_the_printed_command_to_the_same_end(
     place: Path, straight: subprocess.CompletedProcess[str]
 ) -> None:
