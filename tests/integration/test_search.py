@@ -76,7 +76,7 @@ def _values(run: RunFolder) -> dict[int, float]:
     }
 
 
-@pytest.mark.slow  # with stand-ins for trials in tests/unit/search; a whole search in test_readme.py
+@pytest.mark.slow  # with stand-ins in tests/unit/search; a whole search in test_readme.py
 def test_a_killed_search_goes_on_and_its_best_trial_is_one_that_train_repeats(
     searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, bench: Bench
 ) -> None:
