@@ -15,6 +15,7 @@ from rich.console import Console
 import natdgp
 from natdgp.local.devices import choose_device, count_gpus
 from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
+from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
 from natdgp.local.vigil import LIMIT
@@ -51,30 +52,15 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train",
+        parents=[options_of_training()],
         help="train a model on this machine and report its test figures",
         description="Train the trial of an experiment file on this machine, through Determined's "
         "own controller and sequencer. Ctrl-C saves a checkpoint and ends the run; "
         "`natdgp train --resume DIR` goes on from it.",
     )
-    train.add_argument("file", nargs="?", type=Path, metavar="FILE", help="an experiment file")
     train.add_argument(
         "--resume", type=Path, metavar="DIR", help="go on with the run in this folder, in its terms"
     )
-    train.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of the run; it must not exist (default: runs/NAME, or runs/NAME-2, ...)",
-    )
-    train.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="change a field of the file, e.g. --set hyperparameters.model.layers=3; repeatable",
-    )
-    train.add_argument("--seed", type=int, help="the trial's seed, reproducibility.experiment_seed")
     train.add_argument(
         "--slots",
         type=int,
@@ -91,13 +77,6 @@ def _parser() -> argparse.ArgumentParser:
         "have made no progress for so long; ten times as long before the first step "
         "(default: %(default)g)",
     )
-    train.add_argument(
-        "--device",
-        default="auto",
-        metavar="DEVICE",
-        help="auto (GPUs if there are any), cpu, gpu, or gpu:N for a single one (default: auto)",
-    )
-    train.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     train.set_defaults(run=_train)
 
     add_search(commands)

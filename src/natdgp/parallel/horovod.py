@@ -16,6 +16,13 @@ class HorovodReducer:
     for each other for ever, hence the names here.
     """
 
+    def __init__(self, *, scatters: bool | None = None) -> None:
+        """:param scatters: whether to use Horovod's reduce-scatter; by default with NCCL on GPUs.
+        Over Gloo it takes more than twice the time of an all-reduce (docs/scaling.md).
+        """
+        nccl = hvd.nccl_built() and tf.config.list_physical_devices("GPU")
+        self._scatters = bool(nccl) if scatters is None else scatters
+
     @property
     def rank(self) -> int:
         """This process, from 0."""
@@ -41,11 +48,6 @@ class HorovodReducer:
 
     def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
         """Of [K, ...], added up over all ranks, the row that is this rank's."""
-        if self._has_nccl:
+        if self._scatters:
             return hvd.reducescatter(tensor, op=hvd.Sum, name="natdgp_scatter")[0]
-        # Horovod's reduce-scatter over Gloo takes more than twice its all-reduce's time.
         return hvd.allreduce(tensor, op=hvd.Sum, name="natdgp_scatter")[self.rank]
-
-    @property
-    def _has_nccl(self) -> bool:
-        return bool(hvd.nccl_built()) and bool(tf.config.list_physical_devices("GPU"))

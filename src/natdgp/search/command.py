@@ -11,6 +11,7 @@ from rich.console import Console
 
 from natdgp.local.devices import choose_device, count_gpus, shares_of
 from natdgp.local.exits import MISUSED
+from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
 from natdgp.settings import read_search
@@ -20,12 +21,12 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     """Add the command to those of the command line."""
     search = commands.add_parser(
         "search",
+        parents=[options_of_training()],
         help="search hyperparameters on this machine",
         description="Run the search of an experiment file on this machine: its searcher decides "
         "as Determined's would, and every trial is a run as by `natdgp train`. Ctrl-C saves the "
         "trials under way; `natdgp search --resume DIR` goes on, also after a kill.",
     )
-    search.add_argument("file", nargs="?", type=Path, metavar="FILE", help="an experiment file")
     search.add_argument(
         "--resume", type=Path, metavar="DIR", help="go on with the search in this folder"
     )
@@ -42,28 +43,6 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="processes of each trial (default: resources.slots_per_trial if there are as many "
         "GPUs, else 1)",
     )
-    search.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder of the search; it must not exist (default: runs/NAME, or runs/NAME-2, ...)",
-    )
-    search.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="PATH=VALUE",
-        dest="overrides",
-        help="change a field of the file; repeatable",
-    )
-    search.add_argument("--seed", type=int, help="reproducibility.experiment_seed")
-    search.add_argument(
-        "--device",
-        default="auto",
-        metavar="DEVICE",
-        help="auto (GPUs if there are any), cpu, gpu, or gpu:N for a single one (default: auto)",
-    )
-    search.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     search.set_defaults(run=_search)
 
 

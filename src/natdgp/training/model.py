@@ -115,9 +115,11 @@ class NatGradModel(gpflux.optimization.NatGradModel):
 
         if self.aggregator is not None:
             (loss,), _ = self._averaged([loss], examples)
-            self._aggregate(self.aggregator, self._packed(gradients), examples, step)
+            self._aggregate(
+                self.aggregator, self._each_q_sqrt(packed_triangle, gradients), examples, step
+            )
         elif self._shards_steps:
-            packed = self._packed(gradients)
+            packed = self._each_q_sqrt(packed_triangle, gradients)
             (*means, loss), all_examples = self._averaged([*packed[len(q) :], loss], examples)
             weight = tf.cast(examples, loss.dtype)
             sharded = ShardedSteps(layers, self.natgrad_optimizers, self.reducer)
@@ -126,8 +128,10 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         elif self.reducer.size == 1:
             step(gradients)
         else:
-            (*packed, loss), _ = self._averaged([*self._packed(gradients), loss], examples)
-            step(self._unpacked(packed))
+            (*packed, loss), _ = self._averaged(
+                [*self._each_q_sqrt(packed_triangle, gradients), loss], examples
+            )
+            step(self._each_q_sqrt(unpacked_triangle, packed))
         self.step.assign_add(1)
         return {
             "loss": loss,
@@ -136,19 +140,13 @@ class NatGradModel(gpflux.optimization.NatGradModel):
             **self._step_counts(),
         }
 
-    def _packed(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Gradients as they travel: of every q_sqrt the lower triangle alone."""
-        q = 2 * len(self.natgrad_layers)
+    def _each_q_sqrt(
+        self, convert: Callable[[tf.Tensor], tf.Tensor], gradients: Sequence[tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """The gradients, those of every q_sqrt converted: they are packed to travel."""
+        every_second = range(1, 2 * len(self.natgrad_layers), 2)
         return [
-            packed_triangle(one) if index < q and index % 2 else one
-            for index, one in enumerate(gradients)
-        ]
-
-    def _unpacked(self, gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        q = 2 * len(self.natgrad_layers)
-        return [
-            unpacked_triangle(one) if index < q and index % 2 else one
-            for index, one in enumerate(gradients)
+            convert(one) if index in every_second else one for index, one in enumerate(gradients)
         ]
 
     def _averaged(
@@ -171,7 +169,7 @@ class NatGradModel(gpflux.optimization.NatGradModel):
         aggregator.add(gradients, examples)
         tf.cond(
             aggregator.is_complete(self.step),
-            lambda: step(self._unpacked(aggregator.take(gradients))),
+            lambda: step(self._each_q_sqrt(unpacked_triangle, aggregator.take(gradients))),
             lambda: None,
         )
 
