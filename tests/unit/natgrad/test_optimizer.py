@@ -17,6 +17,8 @@ from gpflow.optimizers.natgrad import meanvarsqrt_to_expectation, natural_to_exp
 from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
 from natdgp.natgrad import NaturalGradient, natural_step, natural_step_diag, step_kl
+from natdgp.natgrad.optimizer import are_finite, numbers_of
+from natdgp.natgrad.parameters import packed_triangle
 from tests.unit.natgrad.problems import (
     FloatArray,
     Problem,
@@ -114,6 +116,36 @@ def test_a_transformation_without_closed_form_takes_gpflows_own_step() -> None:
     assert relative_error(ours.q_sqrt.numpy(), theirs.q_sqrt.numpy()) < 1e-12
     assert not np.allclose(ours.q_sqrt.numpy(), np.eye(8))
     assert _counts(optimizer)["taken"] == 2
+
+
+def test_a_step_is_proposed_and_adopted_as_it_is_applied() -> None:
+    (applied, its_loss), (adopted, loss) = _svgp(), _svgp()
+    NaturalGradient(0.1).minimize(its_loss, [(applied.q_mu, applied.q_sqrt)])
+
+    optimizer = NaturalGradient(0.1)
+    ((gradients, (q_mu, q_sqrt)),) = optimizer.compute_gradients(
+        loss, [(adopted.q_mu, adopted.q_sqrt)]
+    )
+    unpack = q_sqrt.transform.forward
+    step = optimizer.propose(
+        tf.convert_to_tensor(q_mu), tf.convert_to_tensor(q_sqrt), gradients[0], unpack(gradients[1])
+    )
+    new = (step.q_mu, packed_triangle(step.q_sqrt))
+    optimizer.adopt(q_mu, q_sqrt, *new, numbers_of(step), are_finite(*gradients))
+    np.testing.assert_array_equal(adopted.q_mu, applied.q_mu)
+    np.testing.assert_array_equal(adopted.q_sqrt, applied.q_sqrt)
+    assert (_counts(optimizer)["taken"], int(optimizer.iterations)) == (1, 1)
+
+    optimizer.adopt(q_mu, q_sqrt, 2 * new[0], new[1], numbers_of(step), tf.constant(False))
+    np.testing.assert_array_equal(adopted.q_mu, applied.q_mu)
+    assert _counts(optimizer)["refused"] == 1
+
+
+def test_nothing_is_proposed_for_a_transformation_without_closed_form() -> None:
+    model, _ = _svgp()
+    q_mu, q_sqrt = tf.convert_to_tensor(model.q_mu), tf.convert_to_tensor(model.q_sqrt)
+    with pytest.raises(TypeError, match="XiExpectation has no step in closed form"):
+        NaturalGradient(0.1, XiExpectation()).propose(q_mu, q_sqrt, q_mu, q_sqrt)
 
 
 def test_a_diagonal_q_is_stepped() -> None:
