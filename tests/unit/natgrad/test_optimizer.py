@@ -123,9 +123,8 @@ def test_a_step_is_proposed_and_adopted_as_it_is_applied() -> None:
     NaturalGradient(0.1).minimize(its_loss, [(applied.q_mu, applied.q_sqrt)])
 
     optimizer = NaturalGradient(0.1)
-    ((gradients, (q_mu, q_sqrt)),) = optimizer.compute_gradients(
-        loss, [(adopted.q_mu, adopted.q_sqrt)]
-    )
+    q_mu, q_sqrt = adopted.q_mu, adopted.q_sqrt
+    ((gradients, _),) = optimizer.compute_gradients(loss, [(q_mu, q_sqrt)])
     unpack = q_sqrt.transform.forward
     step = optimizer.propose(
         tf.convert_to_tensor(q_mu), tf.convert_to_tensor(q_sqrt), gradients[0], unpack(gradients[1])
