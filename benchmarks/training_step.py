@@ -58,7 +58,7 @@ from gpflow.kernels import SharedIndependent, SquaredExponential
 
 from natdgp.models import GPLayer, TaskShape
 from natdgp.models.conditional import block_width
-from natdgp.parallel import Reducer
+from natdgp.parallel.reducer import Reducer
 from natdgp.settings import Settings
 from natdgp.training import NatGradModel, build_optimizers, build_training_model
 

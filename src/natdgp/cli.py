@@ -18,7 +18,7 @@ from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
 from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
-from natdgp.local.vigil import LIMIT
+from natdgp.parallel.vigil import LIMIT
 from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 

@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from natdgp.local.launch import free_ports
 from tests.cluster.image import ENVIRONMENT, Image
@@ -30,6 +33,16 @@ class Task:
 
     exit_code: int
     log: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A kill -9 in the middle of a task."""
+
+    after: int
+    """Training steps that the master has heard of by then."""
+    rank: int | None = None
+    """Whose process it meets; all that are in the container if None."""
 
 
 def why_not_here() -> str | None:
@@ -58,23 +71,28 @@ def run_trial(
     master: StandInMaster,
     folder: Path,
     *,
-    run: int = 1,
     hparams: Mapping[str, Any] | None = None,
-    latest_checkpoint: str | None = None,
-    steps_completed: int = 0,
+    pause_after: int | None = None,
+    kill: Kill | None = None,
+    variables: Mapping[str, str] | None = None,
     timeout: float = 180.0,
 ) -> Task:
-    """Run the master's trial in a container until it ends.
+    """Run the master's trial in a container until it ends, from the latest checkpoint it reported.
 
     :param folder: the container's home, which is made; the task's log is kept there.
-    :param run: which run of the trial this is, counted from 1: each pause begins a new one.
     :param hparams: in place of the configuration's own constant hyperparameters.
+    :param pause_after: the training steps after which the master tells it to pause.
+    :param kill: what is killed in the middle of it.
+    :param variables: of the environment, as `environment.environment_variables` sets them.
     :raises TimeoutError: with the task's log, if it has not ended within `timeout` seconds.
     """
     folder.mkdir(parents=True)
     config = master.config
+    run = master.begin_run(pause_after)
+    latest = master.checkpoints[-1] if master.checkpoints else None
     environment = {
         **basic_environment(image, folder),
+        **(variables or {}),
         "DET_MASTER": master.url,
         "DET_CLUSTER_ID": "bench",
         "DET_AGENT_ID": "agent",
@@ -93,7 +111,7 @@ def run_trial(
         "DET_TRIAL_RUN_ID": str(run),
         "DET_TRIAL_SEED": str(config["reproducibility"]["experiment_seed"]),
         "DET_HPARAMS": json.dumps(hparams or sample(config["hyperparameters"])),
-        "DET_STEPS_COMPLETED": str(steps_completed),
+        "DET_STEPS_COMPLETED": str(latest.metadata["steps_completed"] if latest else 0),
     }
     if config["resources"]["slots_per_trial"] > 1:
         # Ranks talk on two ports of the host, which tests that run side by side must not share.
@@ -102,8 +120,8 @@ def run_trial(
             f"INTER_TRAIN_PROCESS_COMM_PORT_{number}": str(port)
             for number, port in enumerate(ports, start=1)
         }
-    if latest_checkpoint is not None:
-        environment["DET_LATEST_CHECKPOINT"] = latest_checkpoint
+    if latest is not None:
+        environment["DET_LATEST_CHECKPOINT"] = latest.uuid
 
     # A container has a /tmp of its own, in which only these folders of the real one are seen.
     storage = config["checkpoint_storage"]["container_path"]
@@ -111,19 +129,35 @@ def run_trial(
     mounted = sorted(path for path in needed if path.startswith("/tmp/"))
     command = [*ISOLATE, "bash", str(ENTRYPOINT), *mounted]
     log = folder / "log"
-    try:
-        # A pipe, as in a container: ranks open /dev/stdout anew, and a file they would overwrite.
-        ended = subprocess.run(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        log.write_bytes(error.output or b"")
-        raise TimeoutError(f"not done in {timeout} s; its log:\n{log.read_text()}") from error
-    log.write_bytes(ended.stdout)
-    return Task(ended.returncode, log.read_text())
+    # A pipe, as in a container: ranks open /dev/stdout anew, and a file they would overwrite.
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as task:
+        deadline = time.monotonic() + timeout
+        output = None
+        while output is None:
+            try:
+                output, _ = task.communicate(timeout=0.05)
+            except subprocess.TimeoutExpired as error:
+                if time.monotonic() > deadline:
+                    task.kill()
+                    log.write_bytes(error.output or b"")
+                    said = log.read_text()
+                    raise TimeoutError(f"not done in {timeout} s; its log:\n{said}") from error
+                if kill is not None and master.steps_reported >= kill.after:
+                    _victim(task, kill.rank).kill()
+                    kill = None
+    log.write_bytes(output)
+    return Task(task.returncode, log.read_text())
+
+
+def _victim(task: subprocess.Popen[bytes], rank: int | None) -> psutil.Process:
+    whole = psutil.Process(task.pid)
+    if rank is None:
+        return whole
+    family = whole.children(recursive=True)
+    return [one for one in family if one.environ().get("HOROVOD_RANK") == str(rank)][-1]

@@ -48,8 +48,8 @@ class StandInMaster:
     """The experiment's configuration, with every default filled in."""
     context: str
     """The uploaded context directory: a compressed tar archive in base64."""
-    pause_at: float | None = None
-    """The progress, between 0 and 1, at which the trial is told to pause."""
+    runs: int = 0
+    """Runs of the trial that were begun: every pause and every failure is followed by a new one."""
 
     reports: list[Report] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
@@ -62,6 +62,7 @@ class StandInMaster:
 
     def __post_init__(self) -> None:
         self._pause, self._pause_seen = threading.Event(), threading.Event()
+        self._pause_after: int | None = None
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._server.block_on_close = False  # a long poll may still be waiting
@@ -83,11 +84,22 @@ class StandInMaster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
-    def resume(self) -> None:
-        """Take the pause back: what runs from now on runs to its end."""
-        self.pause_at = None
+    def begin_run(self, pause_after: int | None = None) -> int:
+        """Let the trial run, again if need be; returns which of its runs this is, from 1.
+
+        :param pause_after: the training steps after which it is told to pause, if it is.
+        """
+        self._pause_after = pause_after
         self._pause.clear()
         self._pause_seen.clear()
+        self.runs += 1
+        return self.runs
+
+    @property
+    def steps_reported(self) -> int:
+        """Training steps behind the latest report of the latest run."""
+        latest = [report for report in self.reports if report.run == self.runs]
+        return latest[-1].steps_completed if latest else 0
 
     def reported(self, group: str, run: int = 1) -> list[Report]:
         """What one run reported of "training" or "validation", in its order."""
@@ -148,7 +160,9 @@ class StandInMaster:
 
     def _progress(self, payload: Json) -> Json:
         self.progress.append(payload["progress"])
-        if self.pause_at is not None and payload["progress"] >= self.pause_at:
+        # Metrics come on another connection, perhaps later.
+        steps = round(payload["progress"] * self.config["searcher"]["max_length"]["batches"])
+        if self._pause_after is not None and steps >= self._pause_after:
             # The trial looks for the signal right after this call, so the reply waits until the
             # signal has gone out on the trial's other connection, and half a second for the
             # trial to take it in.

@@ -14,8 +14,11 @@ from determined.common.context import read_v1_context
 Config = Mapping[str, Any]
 
 
-def pack(folder: Path) -> str:
-    """The context directory as the CLI selects it (.detignore) and the master hands it out."""
+def pack(folder: Path, more: Mapping[str, str] | None = None) -> str:
+    """The context directory as the CLI selects it (.detignore) and the master hands it out.
+
+    :param more: texts of files beside those of the folder, by name.
+    """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for file in read_v1_context(folder):
@@ -26,6 +29,10 @@ def pack(folder: Path) -> str:
             member.mtime = int(file.mtime)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+        for name, text in (more or {}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            tar.addfile(member, io.BytesIO(text.encode()))
     return base64.b64encode(archive.getvalue()).decode()
 
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 from natdgp.data import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Rows
 from natdgp.models import TaskShape
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training import (
     Aggregation,

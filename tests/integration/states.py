@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,30 @@ def assert_same_run(one: RunFolder, other: RunFolder, *, rtol: float = 0.0) -> N
     """
     (ours, theirs) = (folder.checkpoints()[-1] for folder in (one, other))
     assert ours.steps == theirs.steps
-    expected, got = variables(ours.path), variables(theirs.path)
+    assert_same_checkpoint(ours.path, theirs.path, rtol=rtol)
+    lines = reports(one), reports(other)
+    assert [line[:2] for line in lines[0]] == [line[:2] for line in lines[1]]
+    for (group, steps, metrics), (_, _, others) in zip(*lines, strict=True):
+        assert_same_figures(metrics, others, f"{group} at {steps}", rtol=rtol)
+
+
+def assert_same_checkpoint(one: Path, other: Path, *, rtol: float = 0.0) -> None:
+    """Every saved variable of two checkpoints is equal, and to the last bit callbacks' memory."""
+    expected, got = variables(one), variables(other)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         _assert_close(got[name], value, rtol, name)
     if rtol == 0:
-        assert callbacks(ours.path) == callbacks(theirs.path)
-    lines = reports(one), reports(other)
-    assert [line[:2] for line in lines[0]] == [line[:2] for line in lines[1]]
-    for (group, steps, metrics), (_, _, others) in zip(*lines, strict=True):
-        assert metrics.keys() == others.keys()
-        for name, number in metrics.items():
-            _assert_close(others[name], number, rtol, f"{name} of {group} at {steps}")
+        assert callbacks(one) == callbacks(other)
+
+
+def assert_same_figures(
+    one: Mapping[str, float], other: Mapping[str, float], of: str, *, rtol: float = 0.0
+) -> None:
+    """Two reports are equal."""
+    assert one.keys() == other.keys()
+    for name, number in one.items():
+        _assert_close(other[name], number, rtol, f"{name} of {of}")
 
 
 def _assert_close(got: Any, expected: Any, rtol: float, name: str) -> None:

@@ -14,6 +14,14 @@ from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run, reports
 
 
+class Killed(Exception):
+    """Ends a run as a kill does: nothing is saved."""
+
+
+def die() -> None:
+    raise Killed
+
+
 # 8 is where a validation is due: the sequencer looks for preemption before it.
 @pytest.mark.parametrize(
     ("number", "interrupted_at"),
@@ -86,12 +94,6 @@ def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
     straight = bench.new(small_experiment, "straight")
     bench.go(straight)
 
-    class Killed(Exception):
-        pass
-
-    def die() -> None:
-        raise Killed
-
     broken = bench.new(small_experiment, "broken")
     with pytest.raises(Killed):
         bench.go(broken, Watcher(act_at=10, act=die))
@@ -99,6 +101,30 @@ def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
     assert broken.checkpoints()[-1].steps == 8
     bench.go(broken)
     assert_same_run(straight, broken)
+
+
+def test_a_validation_that_no_checkpoint_holds_is_made_again(
+    bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    """Saved at 8 before the validation due there, validated when resumed, and killed after it."""
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["early_stopping"] = {"patience": 3, "min_delta": 100.0}
+    hyperparameters["adam"] = {"learning_rate": 0.01}
+    hyperparameters["reduce_lr_on_plateau"] = {"patience": 1, "min_delta": 100.0, "factor": 0.1}
+    straight = bench.new(small_experiment, "straight")
+    bench.go(straight)
+
+    broken = bench.new(small_experiment, "broken")
+    bench.go(broken, Watcher(act_at=8, act=lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(Killed):
+        bench.go(broken, Watcher(act_at=10, act=die))
+    assert list(bench.metrics(broken, "validation")) == [4, 8]
+    assert [checkpoint.steps for checkpoint in broken.checkpoints()] == [4, 8]
+    assert bench.go(broken).completed
+    assert_same_run(straight, broken)
+    before = reports(broken)
+    assert bench.go(broken).completed
+    assert reports(broken) == before
 
 
 def test_early_stopping_ends_the_trial_with_a_checkpoint(

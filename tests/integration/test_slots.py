@@ -22,6 +22,7 @@ from natdgp.local.journal import TRAINING, VALIDATION
 from natdgp.local.session import resumed_run
 from natdgp.settings import read_experiment
 from tests.conftest import FloatArray
+from tests.integration.breaking import HANGS, LEAVES, STOPS, breaking_trial
 from tests.integration.command import (
     ENVIRONMENT,
     NATDGP,
@@ -188,30 +189,13 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
 LIMIT = 20
 """Seconds of --rank-timeout: longer than a busy machine takes to trace the first validation."""
 
-MINE = """
-import os, signal, time
-import tensorflow as tf
-from natdgp.trial import DeepGPTrial
-
-
-class Breaks(tf.keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.step) == 7 and os.environ["HOROVOD_RANK"] == "1":
-            {how}
-
-
-class Mine(DeepGPTrial):
-    def keras_callbacks(self):
-        return [*super().keras_callbacks(), Breaks()]
-"""
-
 
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ("os.kill(os.getpid(), signal.SIGSTOP)", "rank 1 gave no sign of life"),
-        pytest.param("time.sleep(1e6)", "rank 1 made no progress", marks=pytest.mark.slow),
-        pytest.param("os._exit(0)", "rank 1 gave no sign of life", marks=pytest.mark.slow),
+        (STOPS, "rank 1 gave no sign of life"),
+        pytest.param(HANGS, "rank 1 made no progress", marks=pytest.mark.slow),
+        pytest.param(LEAVES, "rank 1 gave no sign of life", marks=pytest.mark.slow),
     ],
     ids=["stopped", "hangs", "leaves"],
 )
@@ -222,7 +206,7 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
     how: str,
     said: str,
 ) -> None:
-    (tmp_path / "mine.py").write_text(MINE.format(how=how))
+    (tmp_path / "mine.py").write_text(breaking_trial(how))
     entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
     file = write_experiment({**small_experiment, "entrypoint": entrypoint})
     options = ("--slots", "2", "--out", tmp_path / "two", "--rank-timeout", str(LIMIT))
@@ -255,10 +239,29 @@ def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adam": {"learning_rate": 1e300}},
+        {  # which one rank alone proposes
+            "natural_gradient": {
+                "layers": "all",
+                "gamma": 5.0,
+                "positive_definite": "exact",
+                "placement": "sharded",
+            },
+            "model": {"layers": 2, "inducing_points": 10, "likelihood": {"name": "student_t"}},
+        },
+    ],
+    ids=["not finite", "an exact step that is too long, sharded"],
+)
 def test_a_breakdown_on_all_ranks_is_told_once(
-    small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[..., Path],
+    tmp_path: Path,
+    changes: dict[str, Any],
 ) -> None:
-    small_experiment["hyperparameters"]["adam"] = {"learning_rate": 1e300}
+    small_experiment["hyperparameters"].update(changes)
     file = write_experiment(small_experiment)
     ended = [
         finish(start(file, "--slots", slots, "--out", tmp_path / slots)) for slots in ("1", "2")

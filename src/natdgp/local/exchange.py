@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from natdgp.local.lifeline import Lifeline
-from natdgp.local.pulse import Pulse, Reading, read_pulse
+from natdgp.parallel.pulse import Pulse, Reading, read_pulse
 
 
 @dataclass(frozen=True)

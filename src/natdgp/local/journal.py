@@ -39,7 +39,13 @@ class Journal:
         write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
-        """Append one report, and have it on disk when this returns."""
+        """Append one report, and have it on disk when this returns.
+
+        A validation that the run repeats, as a session that was killed had made it without saving
+        again, is in the file already.
+        """
+        if group == VALIDATION and steps_completed in self._validations:
+            return
         plain = {name: float(value) for name, value in metrics.items()}
         entry = {
             "group": group,

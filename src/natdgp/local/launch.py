@@ -28,7 +28,7 @@ from natdgp.local.manifest import close_lost_session
 from natdgp.local.output import Ended, Output
 from natdgp.local.session import way_on
 from natdgp.local.slots import threads_for
-from natdgp.local.vigil import Stall, Vigil, after, steps_of
+from natdgp.parallel.vigil import Stall, Vigil, after, steps_of
 from natdgp.settings import SettingsError
 
 GRACE = 10.0

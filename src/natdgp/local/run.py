@@ -28,10 +28,9 @@ from natdgp.local.contexts import (
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
-from natdgp.local.progress import ShowsProgress
-from natdgp.local.pulse import Pulse
 from natdgp.local.slots import slots_of
 from natdgp.local.verdicts import Verdicts
+from natdgp.parallel.pulse import Pulse
 from natdgp.settings import Experiment
 from natdgp.settings.spans import in_batches
 
@@ -213,16 +212,9 @@ def _run(
         controller = load.get_trial_controller_class(trial_class).from_trial(
             trial_inst=trial_class(context), context=context, env=env
         )
-        if pulse is None:
-            controller.run()
-            return controller
-        progress = ShowsProgress(pulse, env.steps_completed)
-        # First, as Determined's own callback validates and saves when a batch ends.
-        controller.callback_list.callbacks.insert(0, progress)
-        try:
-            controller.run()
-        finally:
-            pulse.end()
+        if pulse is not None:
+            controller.show(pulse)
+        controller.run()
         return controller
 
 

@@ -1,6 +1,4 @@
-"""What a rank is, and how ranks agree on one gradient."""
+"""What a rank is, how ranks agree on one gradient, and how they see each other.
 
-from natdgp.parallel.reducer import OneProcess, Reducer
-from natdgp.parallel.weighted import packed_sum, unpacked_means
-
-__all__ = ["OneProcess", "Reducer", "packed_sum", "unpacked_means"]
+Modules are named where they are used: a rank shows its pulse before it has imported TensorFlow.
+"""

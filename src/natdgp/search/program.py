@@ -24,7 +24,7 @@ def main(lock: Path, run: Path) -> int:
     from natdgp.local.launch import RequestRefused, find_horovodrun, run_on_slots
     from natdgp.local.session import run_and_report
     from natdgp.local.slots import slots_of
-    from natdgp.local.vigil import LIMIT
+    from natdgp.parallel.vigil import LIMIT
     from natdgp.settings import read_experiment
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from natdgp.parallel import Reducer, packed_sum, unpacked_means
+from natdgp.parallel.reducer import Reducer
+from natdgp.parallel.weighted import packed_sum, unpacked_means
 
 
 @dataclass(frozen=True)

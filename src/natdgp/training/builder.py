@@ -11,7 +11,7 @@ import tensorflow as tf
 from natdgp.data import Numbers
 from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training.aggregation import Aggregation
 from natdgp.training.model import NatGradModel

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from natdgp.models import DeepGP, Stream
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
-from natdgp.parallel import OneProcess, Reducer, packed_sum, unpacked_means
+from natdgp.parallel.reducer import OneProcess, Reducer
+from natdgp.parallel.weighted import packed_sum, unpacked_means
 from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.natural_steps import other_variables, step_from_matrices
 from natdgp.training.predictive import Predictive, PredictiveSums

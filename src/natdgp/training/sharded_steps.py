@@ -19,7 +19,7 @@ import tensorflow as tf
 from natdgp.natgrad import NaturalGradient
 from natdgp.natgrad.optimizer import numbers_of
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
-from natdgp.parallel import Reducer
+from natdgp.parallel.reducer import Reducer
 
 _FIGURES = 4  # of a share: corrected, shortened, refused; and whether its gradients were finite
 

@@ -18,6 +18,7 @@ from natdgp.data import DataError
 from natdgp.models.compatibility import misfits, other_data
 from natdgp.models.record import ModelRecord
 from natdgp.models.seal import seal
+from natdgp.parallel.pulse import Pulse
 from natdgp.training import (
     Aggregator,
     check_drift,
@@ -26,7 +27,9 @@ from natdgp.training import (
     load_weights,
 )
 from natdgp.trial.callbacks import EarlyStopping
+from natdgp.trial.progress import ShowsProgress
 from natdgp.trial.summaries import SummaryWriter
+from natdgp.trial.watch import Watch
 
 logger = logging.getLogger("natdgp.trial")
 
@@ -65,6 +68,27 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
+        self._pulse: Pulse | None = None
+        if env.on_cluster and context.distributed.size > 1:
+            watch = Watch(context.distributed, env.allocation_id)
+            self.show(watch.pulse)
+            watch.begin()
+
+    def show(self, pulse: Pulse) -> None:
+        """Let others see how far this rank is; to be called before it runs."""
+        self._pulse = pulse
+        progress = ShowsProgress(pulse, self.env.steps_completed)
+        # First, as Determined's own callback validates and saves when a batch ends.
+        self.callback_list.callbacks.insert(0, progress)
+        self.workloads = progress.during(self.workloads)
+
+    def run(self) -> None:
+        """Train, validate and save, as the workloads say."""
+        try:
+            super().run()
+        finally:
+            if self._pulse is not None:
+                self._pulse.end()
 
     def _configure_callbacks(self, user_callbacks: list[Any] | None) -> None:
         # Determined has Horovod broadcast all variables after the first batch. They are equal
@@ -141,7 +165,8 @@ class DeepGPController(keras.TFKerasTrialController):
             raise self._invalid(
                 "\n  - ".join([f"{load_path} is a checkpoint of another model:", *problems])
             )
-        super()._load(load_path)
+        with self._repeating_validations():
+            super()._load(load_path)
         started = self.env.steps_completed
         if int(self.model.step) == started:
             if (change := other_data(saved.task, self._record.task)) is not None:
@@ -161,6 +186,20 @@ class DeepGPController(keras.TFKerasTrialController):
         self.model.step.assign(started)
         self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
         self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
+
+    @contextlib.contextmanager
+    def _repeating_validations(self) -> Iterator[None]:
+        # A validation that was due after this checkpoint may have been reported by a session that
+        # was killed before the next one. Determined does not repeat it, so that early stopping and
+        # its like would never have seen it; only the last of a trial is nothing to them.
+        if self.wlsq is None:
+            yield
+            return
+        reported, self.wlsq.val_from_previous_run = self.wlsq.val_from_previous_run, None
+        yield
+        self.wlsq.val_from_previous_run = reported
+        if reported == self.wlsq.state.steps_completed and not self._validation_is_due():
+            self.wlsq.state.last_val = reported
 
     @property
     def _aggregator(self) -> Aggregator | None:

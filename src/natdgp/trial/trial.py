@@ -12,7 +12,7 @@ from determined import keras
 from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
 from natdgp.models import TooFewRows
 from natdgp.models.record import ModelRecord, TaskRecord
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings, SettingsError
 from natdgp.training import Aggregation, build_optimizers, build_training_model
 from natdgp.trial.callbacks import build_callbacks

@@ -83,6 +83,17 @@ def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Pa
     assert (again.best_value, again.last_validation, again.value_at(12)) == (-8.0, 8, None)
 
 
+def test_a_validation_that_is_repeated_is_written_once(path: Path) -> None:
+    journal = _open(path)
+    journal.write(TRAINING, 4, {"loss": 0.0})
+    journal.write(VALIDATION, 4, {"val_x": 1.0})
+    again = _open(path, up_to=4)
+    again.write(VALIDATION, 4, {"val_x": 1.0 + 1e-12})
+    again.write(VALIDATION, 8, {"val_x": 2.0})
+    assert _written(path) == [("training", 4), ("validation", 4), ("validation", 8)]
+    assert again.value_at(4) == 1.0
+
+
 def test_a_last_line_cut_short_is_forgotten_and_does_not_spoil_the_next(path: Path) -> None:
     journal = _open(path)
     journal.write(VALIDATION, 4, {"val_x": 1.0})

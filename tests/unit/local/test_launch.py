@@ -14,8 +14,8 @@ from natdgp.local.exchange import Exchange, Orders, Verdict
 from natdgp.local.folder import RunFolder
 from natdgp.local.interruptions import handling
 from natdgp.local.output import Output
-from natdgp.local.pulse import Pulse
 from natdgp.models.record import FILE_NAME
+from natdgp.parallel.pulse import Pulse
 
 ORDERS = Orders("/runs/a", ["natdgp"], live=False, terminal=False, width=80)
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 
 
 @pytest.fixture

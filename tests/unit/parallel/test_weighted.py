@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.parallel import packed_sum, unpacked_means
+from natdgp.parallel.weighted import packed_sum, unpacked_means
 from tests.conftest import FloatArray
 
 SHAPES: list[tuple[int, ...]] = [(), (3,), (2, 1, 2), (1, 1)]

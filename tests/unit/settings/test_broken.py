@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from natdgp.settings import SettingsError, read_experiment
+from natdgp.settings import SettingsError, read_search
 from tests.conftest import REPOSITORY
 
 SAFE = YAML(typ="safe", pure=True)
@@ -48,7 +48,7 @@ def test_a_broken_file_is_refused_in_words(case: dict[str, Any], tmp_path: Path)
     path = tmp_path / "broken.yaml"
     _write(case, path)
     with pytest.raises(SettingsError) as raised:
-        read_experiment(path)
+        read_search(path, local=False)  # as `natdgp check` does
     told = [
         f"{problem.path}{': ' if problem.path else ''}{problem.message}; {problem.remedy}"
         for problem in raised.value.problems

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from natdgp.models import TaskShape, TooFewRows
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import (
     AdamSettings,
     EvaluationSettings,

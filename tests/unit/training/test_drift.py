@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from natdgp.models import TaskShape
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import ModelSettings, NaturalGradientSettings, Settings, TableSettings
 from natdgp.training import (
     Drift,

@@ -12,7 +12,7 @@ import tensorflow as tf
 from natdgp.data import Rows, evaluation_dataset
 from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel import OneProcess, Reducer
+from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import ModelSettings, StudentTSettings
 from natdgp.training import NatGradModel
 from tests.conftest import FloatArray

@@ -19,7 +19,7 @@ from natdgp.local import run as local_run
 from natdgp.local.folder import RunFolder
 from natdgp.local.run import Outcome, train
 from natdgp.local.session import new_run
-from natdgp.parallel import OneProcess
+from natdgp.parallel.reducer import OneProcess
 from natdgp.settings import SettingsError, read_experiment
 from natdgp.training import Aggregation, build_training_model
 from natdgp.trial import DeepGPTrial

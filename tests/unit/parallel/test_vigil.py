@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from natdgp.local.pulse import Phase, Reading
-from natdgp.local.vigil import START, Vigil
+from natdgp.parallel.pulse import Phase, Reading
+from natdgp.parallel.vigil import START, Vigil
 
 LIMIT = 60.0
 
@@ -66,3 +66,32 @@ def test_a_rank_that_has_nothing_left_to_do_holds_nobody_up() -> None:
     for now in (0, 100, 200):
         readings = [_training(now, 30), Reading(7, 30, 12, Phase.ENDING)]
         assert vigil.look(readings, now) is None
+
+
+def test_ranks_between_workloads_may_take_their_time() -> None:
+    vigil = Vigil(LIMIT)
+    for now in (0, 1000):
+        assert vigil.look([Reading(now, 12, 6, Phase.BETWEEN)] * 2, now) is None
+
+
+def test_a_rank_at_work_keeps_those_between_workloads_waiting() -> None:
+    vigil = Vigil(LIMIT)
+    for now in (0, 60):
+        readings = [Reading(now, 11, 6, Phase.BETWEEN), _training(now, 12, 6)]
+        assert vigil.look(readings, now) is None
+    stall = vigil.look([Reading(61, 11, 6, Phase.BETWEEN), _training(61, 12, 6)], 61)
+    assert str(stall) == "rank 1 made no progress for 60 s after step 6"
+
+
+def test_ranks_of_another_machine_are_called_by_their_numbers() -> None:
+    vigil = Vigil(LIMIT, first=4)
+    for now in (0, 60):
+        vigil.look([_training(now, 12), _training(0, 12)], now)
+    silent = vigil.look([_training(61, 13), _training(0, 12)], 61)
+    assert silent is not None
+    assert silent.ranks == (5,)
+    vigil = Vigil(LIMIT, first=4)
+    vigil.look([_training(0, 12), _training(0, 11)], 0)
+    stuck = vigil.look([_training(61, 12), _training(61, 11)], 61)
+    assert stuck is not None
+    assert stuck.ranks == (5,)

@@ -1,12 +1,13 @@
-"""Tells the command how far a rank is."""
+"""Shows how far a rank is."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import tensorflow as tf
+from determined import workload
 
-from natdgp.local.pulse import Pulse
+from natdgp.parallel.pulse import Pulse
 
 
 class ShowsProgress(tf.keras.callbacks.Callback):
@@ -19,6 +20,15 @@ class ShowsProgress(tf.keras.callbacks.Callback):
         super().__init__()
         self._pulse = pulse
         self._steps = steps
+
+    def during(self, workloads: workload.Stream) -> workload.Stream:
+        """The same workloads; what goes on between them, and saving, may take any time."""
+        self._pulse.rest()
+        for work, respond in workloads:
+            if work.kind != workload.Workload.Kind.CHECKPOINT_MODEL:
+                self._pulse.note(self._steps)
+            yield work, respond
+            self._pulse.rest()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._pulse.note(self._steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from natdgp.local.pulse import Phase, Reading
+from natdgp.parallel.pulse import Phase, Reading
 
 LIMIT = 60.0
 """Seconds for which a rank may be silent, or all may make no progress, unless others are given."""
@@ -41,16 +41,19 @@ def after(steps: int | None) -> str:
 class Vigil:
     """Compares what ranks show with what they showed before."""
 
-    def __init__(self, limit: float) -> None:
-        """:param limit: seconds for which a rank may be silent, or all may make no progress."""
+    def __init__(self, limit: float, first: int = 0) -> None:
+        """:param limit: seconds for which a rank may be silent, or all may make no progress.
+        :param first: the rank of the first reading.
+        """
         self._limit = limit
+        self._first = first
         self._beats: dict[int, tuple[int, float]] = {}
         self._progress: tuple[list[int], float] = ([], 0.0)
 
     def look(self, readings: Sequence[Reading | None], now: float) -> Stall | None:
         """The ranks that are overdue, if any are.
 
-        :param readings: of all ranks, by rank.
+        :param readings: of all ranks on this machine, by rank.
         :param now: seconds of a clock that only goes on.
         """
         return self._silent(readings, now) or self._stuck(readings, now)
@@ -63,22 +66,31 @@ class Vigil:
             if reading.beats != beats:
                 self._beats[rank] = (reading.beats, now)
             elif now - since > self._limit:
-                return Stall((rank,), steps_of(reading), True, self._limit)
+                return Stall((self._first + rank,), steps_of(reading), True, self._limit)
         return None
 
     def _stuck(self, readings: Sequence[Reading | None], now: float) -> Stall | None:
         alive = [reading for reading in readings if reading is not None]
         events = [reading.events for reading in alive]
+        at_work = [
+            rank
+            for rank, reading in enumerate(alive)
+            if reading.phase in (Phase.STARTING, Phase.TRAINING)
+        ]
         seen, since = self._progress
-        if events != seen or any(reading.phase is Phase.ENDING for reading in alive):
+        # Who is between workloads waits for those at work, never the other way round.
+        idle = not at_work or any(reading.phase is Phase.ENDING for reading in alive)
+        if events != seen or idle:
             self._progress = (events, now)
             return None
         preparing = any(reading.events <= 2 for reading in alive)  # the first step is traced
         limit = self._limit * (START if preparing else 1)
         if len(alive) < len(readings) or now - since <= limit:
             return None
-        behind = [rank for rank, count in enumerate(events) if count == min(events)]
-        return Stall(tuple(behind), steps_of(alive[behind[0]]), False, limit)
+        fewest = min(events[rank] for rank in at_work)
+        behind = [rank for rank in at_work if events[rank] == fewest]
+        names = tuple(self._first + rank for rank in behind)
+        return Stall(names, steps_of(alive[behind[0]]), False, limit)
 
 
 def steps_of(reading: Reading | None) -> int | None:

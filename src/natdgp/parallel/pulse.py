@@ -1,7 +1,8 @@
 """What every rank of a run shows of itself all the time, whatever it is doing or waiting for.
 
-A rank writes to a file that it has mapped into its memory, so that the command reads the latest
-numbers even of a rank that was killed. Nothing heavy is imported here, as in the exchange.
+A rank writes to a file that it has mapped into its memory, so that others read the latest numbers
+even of a rank that was killed. Nothing heavy is imported here: a rank shows that it lives before
+it has imported TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ class Phase(enum.IntEnum):
 
     STARTING = 0
     TRAINING = 1
-    """From its first batch on, validations and checkpoints included."""
-    ENDING = 2
+    """Trains or validates."""
+    BETWEEN = 2
+    """Between two workloads, or saving: the disk, the master or rank 0 may take their time."""
+    ENDING = 3
     """Nothing that others wait for is left to do."""
 
 
@@ -37,7 +40,8 @@ class Reading:
     beats: int
     """Of a thread that does nothing else: they stop if the process is stopped."""
     events: int
-    """Batches begun and ended: ranks that work together have equal numbers or wait for one."""
+    """Batches and workloads begun and ended: ranks that work together have equal numbers or wait
+    for one."""
     steps: int
     """Training steps completed."""
     phase: Phase
@@ -55,11 +59,15 @@ class Pulse:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def note(self, steps: int) -> None:
-        """A batch begins or ends after so many training steps."""
+        """A batch or a workload begins, or a batch ends, after so many training steps."""
         self._events += 1
         self._put(1, self._events)
         self._put(2, steps)
         self._put(3, Phase.TRAINING)
+
+    def rest(self) -> None:
+        """A workload has ended; what comes next may take any time."""
+        self._put(3, Phase.BETWEEN)
 
     def end(self) -> None:
         """Nothing that others wait for is left to do."""
@@ -77,7 +85,7 @@ class Pulse:
 
 
 def read_pulse(root: Path, rank: int) -> Reading | None:
-    """The command's side: a rank's latest pulse, or None before it has one."""
+    """The other side: a rank's latest pulse, or None before it has one."""
     try:
         beats, events, steps, phase = _LAYOUT.unpack(_path(root, rank).read_bytes())
     except (FileNotFoundError, struct.error):  # it is just being made

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from natdgp.local.pulse import BEAT, Phase, Pulse, Reading, read_pulse
+from natdgp.parallel.pulse import BEAT, Phase, Pulse, Reading, read_pulse
 
 
 def _notes(reading: Reading | None) -> tuple[int, int, Phase]:
@@ -25,6 +25,8 @@ def test_what_a_rank_notes_is_read(tmp_path: Path) -> None:
     pulse.note(6)
     pulse.note(7)
     assert _notes(read_pulse(tmp_path, 1)) == (2, 7, Phase.TRAINING)
+    pulse.rest()
+    assert _notes(read_pulse(tmp_path, 1)) == (2, 7, Phase.BETWEEN)
     pulse.end()
     assert _notes(read_pulse(tmp_path, 1)) == (2, 7, Phase.ENDING)
     other.note(0)
@@ -34,7 +36,7 @@ def test_what_a_rank_notes_is_read(tmp_path: Path) -> None:
 RANK = """
 import os, signal, sys
 from pathlib import Path
-from natdgp.local.pulse import Pulse
+from natdgp.parallel.pulse import Pulse
 assert not {'tensorflow', 'determined'} & set(sys.modules)
 Pulse(Path(sys.argv[1]), 3).note(41)
 os.kill(os.getpid(), getattr(signal, sys.argv[2]))
