@@ -38,15 +38,13 @@ def test_the_log_names_the_rank_and_a_restart_goes_on(
 ) -> None:
     config = short_flights(storage, slots=2)
     breaks = pack(REPOSITORY, {"mine.py": breaking_trial(how)})
-    entrypoint = config["entrypoint"]
-    with StandInMaster(config, breaks) as master:
-        config["entrypoint"] = entrypoint.replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
+    mine = config["entrypoint"].replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
+    with StandInMaster({**config, "entrypoint": mine}, breaks) as master:
         task = run_trial(image, master, tmp_path / "1", variables={VARIABLE: str(LIMIT)})
         assert task.exit_code != 0, task.log
         where = re.findall(f"Of 2 ranks, rank 1 {told} for {LIMIT} s after step (\\d+)", task.log)
         assert where in (["6"], ["7"]), task.log
         assert master.checkpoints[-1].metadata["steps_completed"] == 6
-        config["entrypoint"] = entrypoint
         task = run_trial(image, master, tmp_path / "2")
         assert task.exit_code == 0, task.log
     assert_same_trial(completed[0], master, storage, rtol=SAME)

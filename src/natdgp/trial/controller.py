@@ -68,7 +68,7 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
-        self._pulse: Pulse | None = None
+        self._progress: ShowsProgress | None = None
         if env.on_cluster and context.distributed.size > 1:
             watch = Watch(context.distributed, env.allocation_id)
             self.show(watch.pulse)
@@ -76,19 +76,18 @@ class DeepGPController(keras.TFKerasTrialController):
 
     def show(self, pulse: Pulse) -> None:
         """Let others see how far this rank is; to be called before it runs."""
-        self._pulse = pulse
-        progress = ShowsProgress(pulse, self.env.steps_completed)
-        # First, as Determined's own callback validates and saves when a batch ends.
-        self.callback_list.callbacks.insert(0, progress)
-        self.workloads = progress.during(self.workloads)
+        self._progress = ShowsProgress(pulse, self.env.steps_completed)
+        # Last: a rank whose other callbacks hang has not begun the batch.
+        self.callback_list.callbacks.append(self._progress)
+        self.workloads = self._progress.during(self.workloads)
 
     def run(self) -> None:
         """Train, validate and save, as the workloads say."""
         try:
             super().run()
         finally:
-            if self._pulse is not None:
-                self._pulse.end()
+            if self._progress is not None:
+                self._progress.end()
 
     def _configure_callbacks(self, user_callbacks: list[Any] | None) -> None:
         # Determined has Horovod broadcast all variables after the first batch. They are equal
@@ -222,6 +221,8 @@ class DeepGPController(keras.TFKerasTrialController):
             raise self._invalid(why) from error
 
     def _post_train_batch_end(self, num_inputs: int, logs: dict[str, Any]) -> None:
+        if self._progress is not None:
+            self._progress.end_batch()
         loss = float(logs["loss"])
         if not math.isfinite(loss):
             raise self._invalid(

@@ -30,10 +30,16 @@ class ShowsProgress(tf.keras.callbacks.Callback):
             yield work, respond
             self._pulse.rest()
 
+    def end(self) -> None:
+        """Nothing that others wait for is left to do."""
+        self._pulse.end()
+
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._pulse.note(self._steps)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def end_batch(self) -> None:
+        """A training batch ends. The controller says so once the other callbacks are done; Keras
+        would only when the next workload is there."""
         self._steps += 1
         self._pulse.note(self._steps)
 

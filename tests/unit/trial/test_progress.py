@@ -19,11 +19,13 @@ def test_batches_are_noted_as_they_begin_and_end(tmp_path: Path) -> None:
     progress = ShowsProgress(Pulse(tmp_path, 0), 40)
     progress.on_train_batch_begin(0)
     assert _shown(tmp_path) == (1, 40, Phase.TRAINING)
-    progress.on_train_batch_end(0)
+    progress.end_batch()
     assert _shown(tmp_path) == (2, 41, Phase.TRAINING)
     progress.on_test_batch_begin(0)
     progress.on_test_batch_end(0)
     assert _shown(tmp_path) == (4, 41, Phase.TRAINING)
+    progress.end()
+    assert _shown(tmp_path) == (4, 41, Phase.ENDING)
 
 
 def test_a_rank_is_at_work_during_workloads_but_for_saving(tmp_path: Path) -> None:
