@@ -6,9 +6,9 @@ growth over the second half, by a straight line through it; `--plot` draws all t
 
     python benchmarks/soak.py [--steps 20000] [--plot docs/soak.png]
 
-Measured on two cores with Python 3.10, as on the cluster's image: 0.4 MiB, 0.000 files and -0.2 ms a
-step more per 10,000 steps, which `docs/soak.png` shows. With Python 3.11, TensorFlow 2.15 loses 40
-bytes with every eager tensor (tensorflow issue 62551, without natdgp too), of which a step makes
+Measured on two cores with Python 3.10, as on the cluster's image: 0.4 MiB, 0.000 files and -0.2 ms
+a step more per 10,000 steps, which `docs/soak.png` shows. With Python 3.11, TensorFlow 2.15 loses
+40 bytes with every eager tensor (tensorflow issue 62551, without natdgp too), of which a step makes
 about 13: 5 to 7 MiB per 10,000 steps.
 """
 
