@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 HOROVOD := horovod==0.28.1
+# Two processes, as most tests keep one core busy.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 # TensorFlow greets with lines about missing GPUs otherwise.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -29,10 +31,10 @@ demo: setup ## Train a deep GP on 327,346 flights and report (under 6 minutes on
 	$(BIN)/natdgp train experiments/flights/const.yaml
 
 test: setup ## Run the tests, but for those marked slow
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: setup ## Run every test, those marked slow too
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 check: setup ## Lint, format, types, imports, experiment files
 	$(BIN)/ruff check .

@@ -18,6 +18,14 @@ REPOSITORY = Path(__file__).parent.parent
 FloatArray = npt.NDArray[np.float64]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes run the tests, one has a whole file, and all that need the image."""
+    for item in items:
+        group = "cluster" if "cluster" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def _gpflow_defaults_stay() -> Iterator[None]:
     """Models set GPflow's global float type and jitter; no test leaks them into the next."""

@@ -26,7 +26,8 @@ OF_EARLIER_VERSIONS = {"stop_once"}
 OWN = [
     (file, name)
     for file, searcher in SEARCHERS.items()
-    for name in searcher.model_fields.keys() - SingleSearcher.model_fields - OF_EARLIER_VERSIONS
+    for name in sorted(searcher.model_fields.keys() - SingleSearcher.model_fields.keys())
+    if name not in OF_EARLIER_VERSIONS
 ]
 
 
