@@ -8,13 +8,14 @@ of its space as hyperparameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
 from natdgp.settings.brackets import brackets_of
 from natdgp.settings.configuration import IMAGE
 from natdgp.settings.domains import Double, Int, Log
+from natdgp.settings.metrics import LARGER_IS_BETTER, ValidationMetric
 from natdgp.settings.problems import MISSING, Problem
 from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import read_space
@@ -76,6 +77,36 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(path, name, "must be an image with TensorFlow", remedy)
 
 
+def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """The best checkpoint is kept by it, and the better trials."""
+    metric, smaller = _at(config, "searcher.metric"), _at(config, "searcher.smaller_is_better")
+    smaller = True if smaller is None else smaller
+    known = isinstance(metric, str) and metric in get_args(ValidationMetric)
+    if known and isinstance(smaller, bool) and smaller == (metric in LARGER_IS_BETTER):
+        yield Problem(
+            "searcher.smaller_is_better",
+            smaller,
+            f"with metric {metric} keeps the worst checkpoint as the best",
+            f"set smaller_is_better: {str(not smaller).lower()}",
+        )
+
+
+def halving_has_one_length(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Trials stop at max_length, and rungs go up to max_time."""
+    searcher, length = _halving(config), _at(config, "searcher.max_length")
+    if searcher is None or not isinstance(length, Mapping):
+        return
+    said_twice = {searcher.time_metric: searcher.max_time}
+    if {unit: count for unit, count in length.items() if count is not None} != said_twice:
+        yield Problem(
+            "searcher.max_length",
+            length,
+            f"must say the same as max_time, {searcher.max_time} {searcher.time_metric}: trials "
+            "stop at the one, and rungs go up to the other",
+            f"set max_length: {{{searcher.time_metric}: {searcher.max_time}}}",
+        )
+
+
 def rungs_see_a_validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Trials are compared at the first validation at or after a rung."""
     searcher, rows = _halving(config), _at(config, "hyperparameters.global_batch_size")
@@ -97,19 +128,36 @@ def rungs_see_a_validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     )
 
 
-def grids_have_counts(config: Mapping[str, Any]) -> Iterator[Problem]:
-    """A grid takes `count` values of a range."""
+def grids_can_be_counted(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """A grid takes `count` values of a range, and the master no more than so many trials."""
     given = config.get("hyperparameters")
-    if _at(config, "searcher.name") != "grid" or not isinstance(given, Mapping):
+    if not is_grid(config) or not isinstance(given, Mapping):
         return
-    for path, domain in read_space(given)[0].searched.items():
-        if isinstance(domain, Int | Double | Log) and domain.count is None:
-            yield Problem(
-                f"{path}.count",
-                MISSING,
-                "required by the grid searcher: how many values of this range it takes",
-                f"add `count:` to {path}",
-            )
+    space = read_space(given)[0]
+    uncounted = [
+        path
+        for path, domain in space.searched.items()
+        if isinstance(domain, Int | Double | Log) and domain.count is None
+    ]
+    for path in uncounted:
+        yield Problem(
+            f"{path}.count",
+            MISSING,
+            "required by the grid searcher: how many values of this range it takes",
+            f"add `count:` to {path}",
+        )
+    if not uncounted and space.grid_size > MOST_OF_GRID:
+        yield Problem(
+            "hyperparameters",
+            f"a grid of {space.grid_size:,} points",
+            f"is too large: Determined runs {MOST_OF_GRID:,} trials of a grid at most",
+            "lower some `count`, or search at random",
+        )
+
+
+def is_grid(config: Mapping[str, Any]) -> bool:
+    """Whether a grid is searched."""
+    return bool(_at(config, "searcher.name") == "grid")
 
 
 def trials_start_from_nothing(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -124,21 +172,41 @@ def trials_start_from_nothing(config: Mapping[str, Any]) -> Iterator[Problem]:
             )
 
 
+MOST_OF_GRID: Final = 2000
+"""Determined's MaxAllowedTrials."""
+
 POINT_CHECKS: Final[tuple[Check, ...]] = (
     epochs_have_a_length,
     slots_share_a_batch,
     rungs_see_a_validation,
 )
-FILE_CHECKS: Final[tuple[Check, ...]] = (image_has_tensorflow, grids_have_counts)
+FILE_CHECKS: Final[tuple[Check, ...]] = (
+    image_has_tensorflow,
+    metric_says_what_is_better,
+    halving_has_one_length,
+    grids_can_be_counted,
+)
 LOCAL_CHECKS: Final[tuple[Check, ...]] = (trials_start_from_nothing,)
 
 _HALVING: Final[TypeAdapter[HalvingSearcher]] = TypeAdapter(HalvingSearcher)
+_OF_RUNGS: Final = (
+    *("name", "max_trials", "max_time", "time_metric", "divisor", "max_concurrent_trials"),
+    *("num_rungs", "mode", "max_rungs", "bracket_rungs"),
+)
+_ANY_JUDGE: Final = {"metric": "val_loss", "max_length": {"batches": 1}}
 
 
 def _halving(config: Mapping[str, Any]) -> HalvingSearcher | None:
-    """The searcher, if it is one that compares trials at rungs, and a valid one."""
+    """The searcher, if it is one that compares trials at rungs, and these are valid.
+
+    What is wrong with other fields of it must not hide what is wrong with the rungs.
+    """
+    given = config.get("searcher")
+    if not isinstance(given, Mapping):
+        return None
+    own = {name: value for name, value in given.items() if name in _OF_RUNGS}
     try:
-        return _HALVING.validate_python(config.get("searcher"))
+        return _HALVING.validate_python({**_ANY_JUDGE, **own})
     except ValidationError:
         return None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from natdgp.settings.schema import NonNegativeInt, PositiveInt
+from natdgp.settings.schema import NonNegativeInt, PositiveFloat, PositiveInt
 from natdgp.settings.searchers import Searcher
 from natdgp.settings.section import Section
 from natdgp.settings.spans import Period
@@ -20,19 +20,23 @@ LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial"
 IMAGE = "determinedai/tensorflow-ngc:0.38.1"
 
 
+Group = dict[str, Any]
+"""Fields that only the master reads."""
+
+
 class Resources(Section):
     """What a trial runs on."""
 
     slots_per_trial: PositiveInt = 1
-    max_slots: Any = None
-    weight: Any = None
-    priority: Any = None
-    resource_pool: Any = None
-    shm_size: Any = None
-    devices: Any = None
-    is_single_node: Any = None
-    native_parallel: Any = None
-    slots: Any = None
+    max_slots: NonNegativeInt | None = None
+    weight: PositiveFloat | None = None
+    priority: Annotated[int, Field(ge=1, le=99, strict=True)] | None = None
+    resource_pool: str | None = None
+    shm_size: NonNegativeInt | str | None = None
+    devices: list[Group] | None = None
+    is_single_node: bool | None = None
+    native_parallel: bool | None = None
+    slots: PositiveInt | None = None
 
 
 class ImageMap(Section):
@@ -43,18 +47,26 @@ class ImageMap(Section):
     rocm: str | None = None
 
 
+class VariablesMap(Section):
+    """Variables for each kind of slot."""
+
+    cuda: list[str] | None = None
+    cpu: list[str] | None = None
+    rocm: list[str] | None = None
+
+
 class Environment(Section):
     """The container of a trial."""
 
     image: str | ImageMap | None = None
-    environment_variables: Any = None
-    force_pull_image: Any = None
-    registry_auth: Any = None
-    pod_spec: Any = None
-    add_capabilities: Any = None
-    drop_capabilities: Any = None
-    proxy_ports: Any = None
-    ports: Any = None
+    environment_variables: list[str] | VariablesMap | None = None
+    force_pull_image: bool | None = None
+    registry_auth: Group | None = None
+    pod_spec: Group | None = None
+    add_capabilities: list[str] | None = None
+    drop_capabilities: list[str] | None = None
+    proxy_ports: list[Group] | None = None
+    ports: dict[str, PositiveInt] | None = None
 
 
 class CheckpointStorage(Section):
@@ -62,6 +74,7 @@ class CheckpointStorage(Section):
 
     model_config = ConfigDict(extra="allow")
 
+    type: Literal["shared_fs", "directory", "s3", "gcs", "azure"] | None = None
     save_trial_best: NonNegativeInt = 1
     save_trial_latest: NonNegativeInt = 1
     save_experiment_best: NonNegativeInt = 0
@@ -75,9 +88,9 @@ class Optimizations(Section):
     average_training_metrics: bool = True
     gradient_compression: bool = False
     mixed_precision: Literal["O0", "O1", "O2", "O3"] = "O0"
-    tensor_fusion_threshold: Any = None
-    tensor_fusion_cycle_time: Any = None
-    auto_tune_tensor_fusion: Any = None
+    tensor_fusion_threshold: NonNegativeInt | None = None
+    tensor_fusion_cycle_time: NonNegativeInt | None = None
+    auto_tune_tensor_fusion: bool | None = None
 
     @field_validator("gradient_compression", "mixed_precision")
     @classmethod
@@ -108,10 +121,10 @@ class Configuration(Section):
     """An experiment file."""
 
     name: str = Field(min_length=1)
-    description: Any = None
-    labels: Any = None
-    workspace: Any = None
-    project: Any = None
+    description: str | None = None
+    labels: list[str] | None = None
+    workspace: str | None = None
+    project: str | None = None
     entrypoint: str | list[str]
     environment: Environment = Environment()
     resources: Resources = Resources()
@@ -131,15 +144,25 @@ class Configuration(Section):
     debug: bool = False
     data: dict[str, Any]
     hyperparameters: dict[str, Any]
-    bind_mounts: Any = None
-    tensorboard_storage: Any = None
-    log_policies: Any = None
-    retention_policy: Any = None
-    preemption_timeout: Any = None
-    integrations: Any = None
-    security: Any = None
-    slurm: Any = None
-    pbs: Any = None
+    bind_mounts: list[Group] | None = None
+    tensorboard_storage: Group | None = None
+    log_policies: list[Group] | None = None
+    retention_policy: Group | None = None
+    preemption_timeout: PositiveInt | None = None
+    integrations: Group | None = None
+    security: Group | None = None
+    slurm: Group | None = None
+    pbs: Group | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not name.strip(".") or any(c in "/\\" or not c.isprintable() for c in name):
+            raise ValueError(
+                "must be fit for a folder's name, as a run's folder is called so: no slashes, no "
+                "line breaks, not only dots; choose another"
+            )
+        return name
 
     @field_validator("entrypoint")
     @classmethod

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from natdgp.settings.problems import MISSING, Problem, SettingsError
@@ -70,11 +71,14 @@ def parse(text: str, file: str | None = None) -> Document:
     problems: list[Problem] = []
     yaml = YAML(typ="safe", pure=True)
     try:
+        _check_depth(yaml, text)
         root = yaml.compose(text)
         if root is not None:
             _survey(root, "", None, (), document, problems)
         if not problems:
             document.values = yaml.load(text)
+    except _TooLarge as error:
+        problems = [Problem("", MISSING, str(error), "write a plainer file", file=file)]
     except (YAMLError, ValueError, LookupError) as error:  # not only YAMLError: `!!int x`, `!!int`
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         what = error.problem if isinstance(error, MarkedYAMLError) else str(error)
@@ -84,6 +88,26 @@ def parse(text: str, file: str | None = None) -> Document:
     if problems:
         raise SettingsError(problems)
     return document
+
+
+DEEPEST: Final = 50
+"""Groups and lists within each other; a valid file has no more than a handful."""
+
+MOST_VALUES: Final = 20_000
+"""Values of a file, those that aliases repeat counted each time."""
+
+
+class _TooLarge(Exception):
+    """A file that only means harm."""
+
+
+def _check_depth(yaml: YAML, text: str) -> None:
+    """The parser gives one event after the other, the composer calls itself for every level."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if depth > DEEPEST:
+            raise _TooLarge(f"more than {DEEPEST} groups and lists lie within each other")
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -100,6 +124,8 @@ def _survey(
 ) -> None:
     """Note the place of a node and all nodes in it, and what is not plain about them."""
     document.places.setdefault(path, (document.file, line))
+    if len(document.places) > MOST_VALUES:
+        raise _TooLarge(f"there are more than {MOST_VALUES:,} values, aliases written out")
 
     def complain(where: str, at: int | None, message: str, remedy: str) -> None:
         problems.append(Problem(where, MISSING, message, remedy, line=at, file=document.file))

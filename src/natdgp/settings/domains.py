@@ -1,7 +1,7 @@
 """What one hyperparameter may be: Determined's kinds, each frozen and validated.
 
-`draw` gives one value, `ends` the extreme ones, `grid` those of a grid search, by the rules of
-Determined 0.38.1; a range includes both bounds.
+`draw` gives one value, `ends` the extreme ones, `grid` those of a grid search, of which there are
+`grid_size`, by the rules of Determined 0.38.1; a range includes both bounds.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Const(Frozen):
     def grid(self) -> Sequence[Any]:
         return (self.val,)
 
+    @property
+    def grid_size(self) -> int:
+        return 1
+
     def contains(self, value: object) -> bool:
         return bool(value == self.val)
 
@@ -57,6 +61,10 @@ class Categorical(Frozen):
     @property
     def grid(self) -> Sequence[Any]:
         return self.vals
+
+    @property
+    def grid_size(self) -> int:
+        return len(self.vals)
 
     def contains(self, value: object) -> bool:
         return value in self.vals
@@ -85,8 +93,11 @@ class Int(Section):
 
     @property
     def grid(self) -> Sequence[int]:
-        count = min(_given(self.count), self.maxval - self.minval + 1)
-        return [_rounded(value) for value in _evenly(self.minval, self.maxval, count)]
+        return [_rounded(value) for value in _evenly(self.minval, self.maxval, self.grid_size)]
+
+    @property
+    def grid_size(self) -> int:
+        return min(_given(self.count), self.maxval - self.minval + 1)
 
     def contains(self, value: object) -> bool:
         return isinstance(value, int) and self.minval <= value <= self.maxval
@@ -115,7 +126,11 @@ class Double(Section):
 
     @property
     def grid(self) -> Sequence[float]:
-        return _evenly(self.minval, self.maxval, _given(self.count))
+        return _evenly(self.minval, self.maxval, self.grid_size)
+
+    @property
+    def grid_size(self) -> int:
+        return _given(self.count)
 
     def contains(self, value: object) -> bool:
         return isinstance(value, float) and self.minval <= value <= self.maxval
@@ -154,8 +169,12 @@ class Log(Section):
 
     @property
     def grid(self) -> Sequence[float]:
-        exponents = _evenly(self.minval, self.maxval, _given(self.count))
+        exponents = _evenly(self.minval, self.maxval, self.grid_size)
         return [self.base**exponent for exponent in exponents]
+
+    @property
+    def grid_size(self) -> int:
+        return _given(self.count)
 
     def contains(self, value: object) -> bool:
         return isinstance(value, float) and min(self.ends) <= value <= max(self.ends)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from natdgp.settings.checks import FILE_CHECKS, LOCAL_CHECKS, POINT_CHECKS
+from natdgp.settings.checks import FILE_CHECKS, LOCAL_CHECKS, POINT_CHECKS, is_grid
 from natdgp.settings.configuration import Configuration, defaulted, trial_of
 from natdgp.settings.document import read_document
 from natdgp.settings.domains import Domain
@@ -103,6 +103,8 @@ def _examine(
     config: Mapping[str, Any], *, searches: bool, local: bool
 ) -> tuple[Configuration | None, Space, list[Problem]]:
     """The configuration and the space as far as they are valid, and all problems."""
+    if problems := list(_beyond_all_bounds(config, "")):
+        return None, Space(()), problems
     given = config.get("hyperparameters")
     space, problems = read_space(given if isinstance(given, Mapping) else {})
     if not searches:
@@ -119,13 +121,32 @@ def _examine(
         plain = {**config, "hyperparameters": point}
         yield from (problem for check in POINT_CHECKS for problem in check(plain))
 
-    if searches:
-        _add(problems, problems_of_points(space, problems_at))
-    else:
+    of_file = [p for c in FILE_CHECKS + (LOCAL_CHECKS if local else ()) for p in c(config)]
+    grid = is_grid(config)
+    if not searches:
         _add(problems, problems_at(space.constants))
-    for check in FILE_CHECKS + (LOCAL_CHECKS if local else ()):
-        _add(problems, check(config))
+    elif not (grid and any(p.path.startswith("hyperparameters") for p in of_file)):
+        _add(problems, problems_of_points(space, problems_at, of_grid=grid))
+    _add(problems, of_file)
     return configuration, space, problems
+
+
+MOST: Final = {"hyperparameters": 2**31 - 1, "data": 2**31 - 1}
+"""The largest whole numbers of TensorFlow's shapes; other sections take those of the master."""
+
+
+def _beyond_all_bounds(value: Any, path: str) -> Iterator[Problem]:
+    """Whole numbers so large that the arithmetic on them would fail."""
+    most = MOST.get(path.partition(".")[0], 2**63 - 1)
+    named: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        named = value.items()
+    elif isinstance(value, list):
+        named = enumerate(value)
+    elif isinstance(value, int) and abs(value) > most:
+        yield Problem(path, value, f"must be within {most:,} of 0", "set another value")
+    for name, inner in named:
+        yield from _beyond_all_bounds(inner, f"{path}.{name}" if path else str(name))
 
 
 def _problems_of_settings(config: Mapping[str, Any], point: Point) -> Iterable[Problem]:

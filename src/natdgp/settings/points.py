@@ -19,20 +19,34 @@ SAMPLES: Final = 256
 Examine = Callable[[Point], Iterable[Problem]]
 
 
-def tried_points(space: Space) -> Iterator[Point]:
-    """The points that are tried, the same ones every time; a space of constants has one."""
+def tried_points(space: Space, *, of_grid: bool = False) -> Iterator[Point]:
+    """The points that are tried, the same ones every time; a space of constants has one.
+
+    :param of_grid: try points of the grid alone, all of them if there are not too many.
+    """
     rng = Random(0)
+    if of_grid:
+        size = space.grid_size
+        few = size <= CORNERS + SAMPLES
+        yield from map(space.grid_point, range(size) if few else _drawn(size, rng))
+        return
     yield from space.corners(CORNERS, rng)
     if space.searched:
         yield from (space.sample(rng) for _ in range(SAMPLES))
 
 
-def problems_of_points(space: Space, examine: Examine) -> list[Problem]:
+def _drawn(size: int, rng: Random) -> list[int]:
+    """Some points of a grid, the first and the last among them."""
+    return [0, size - 1, *(rng.randrange(size) for _ in range(CORNERS + SAMPLES))]
+
+
+def problems_of_points(space: Space, examine: Examine, *, of_grid: bool = False) -> list[Problem]:
     """For each field that is wrong at some points, its problem at the first of them.
 
     :param examine: finds the problems of one point.
+    :param of_grid: the search visits the points of the grid alone.
     """
-    tried = list(tried_points(space))
+    tried = list(tried_points(space, of_grid=of_grid))
     found: dict[str, tuple[Problem, Point, int]] = {}
     for point in tried:
         for problem in examine(point):

@@ -66,7 +66,7 @@ class TableSettings(Frozen):
     """A CSV or Parquet file of the user's own."""
 
     source: Literal["csv", "parquet"]
-    path: str
+    path: str = Field(min_length=1)
     """Path of the file, relative to where the trial runs (on a cluster: the uploaded context)."""
     target: tuple[str, ...] = Field(min_length=1)
     """The columns to predict."""
@@ -130,7 +130,7 @@ LikelihoodSettings = Annotated[GaussianSettings | StudentTSettings, Field(discri
 class ModelSettings(Frozen):
     """A deep Gaussian process (Salimbeni & Deisenroth 2017)."""
 
-    layers: PositiveInt = 2
+    layers: Annotated[PositiveInt, Field(le=100)] = 2
     """Number of GP layers; 1 is a sparse variational GP (SVGP)."""
     inducing_points: PositiveInt | tuple[PositiveInt, ...] = 100
     """M, the inducing points of each layer: one number for all, or a list with one per layer."""

@@ -61,7 +61,7 @@ class Space:
     @property
     def grid_size(self) -> int:
         """How many points the grid has."""
-        return math.prod(len(domain.grid) for _, domain in self.domains)
+        return math.prod(domain.grid_size for _, domain in self.domains)
 
     def grid_point(self, index: int) -> Point:
         """A point of the grid, the last hyperparameter changing fastest."""

@@ -6,7 +6,7 @@ import pytest
 
 from natdgp.settings.checks import (
     epochs_have_a_length,
-    grids_have_counts,
+    grids_can_be_counted,
     image_has_tensorflow,
     rungs_see_a_validation,
     slots_share_a_batch,
@@ -166,9 +166,9 @@ def test_a_grid_needs_a_count_of_every_range() -> None:
         "f": 3,
     }
     config = {"searcher": {"name": "grid"}, "hyperparameters": ranges}
-    paths = [problem.path for problem in grids_have_counts(config)]
+    paths = [problem.path for problem in grids_can_be_counted(config)]
     assert paths == ["hyperparameters.a.count", "hyperparameters.b.c.count"]
-    assert not list(grids_have_counts({**config, "searcher": {"name": "random"}}))
+    assert not list(grids_can_be_counted({**config, "searcher": {"name": "random"}}))
 
 
 @pytest.mark.parametrize("name", ["source_trial_id", "source_checkpoint_uuid"])

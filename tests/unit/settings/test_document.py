@@ -110,6 +110,29 @@ def test_a_file_that_is_no_group_of_fields_is_refused(
     assert f"{path}: {fragment}" in str(caught.value)
 
 
+NINE = ", ".join(["*a{0}"] * 9)
+BOMB = "".join(f"a{i}: &a{i} [{NINE.format(i - 1)}]\n" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 5000, "more than 50 groups and lists lie within each other"),
+        ("a: " + "[" * 51 + "]" * 51, "more than 50 groups and lists lie within each other"),
+        ("".join(f"{' ' * i}k:\n" for i in range(3000)), "more than 50 groups and lists"),
+        ("a0: &a0 [1, 2]\n" + BOMB, "there are more than 20,000 values, aliases written out"),
+    ],
+    ids=["lists", "lists that end", "groups", "aliases"],
+)
+def test_text_that_only_means_harm_is_refused_at_once(text: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        parse(text, "file")
+
+
+def test_a_deep_file_is_read() -> None:
+    assert parse("a: " + "[" * 49 + "]" * 49).values
+
+
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="unreadable"):
         read_document(tmp_path)

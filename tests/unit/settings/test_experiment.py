@@ -130,15 +130,16 @@ BROKEN = """
 - searcher:
 -   name: single
 -   metric: val_nlpd
-+ searcher:  # HERE
++ searcher:
 +   name: single
 +   metric: val_elbo_per_datum
-= searcher: set smaller_is_better: false
++   smaller_is_better: true  # HERE
+= searcher.smaller_is_better: set smaller_is_better: false
 
 - searcher:
-+ searcher:  # HERE
-+   smaller_is_better: false
-= searcher: set smaller_is_better: true
++ searcher:
++   smaller_is_better: false  # HERE
+= searcher.smaller_is_better: set smaller_is_better: true
 
 -   max_length: {batches: 30}
 +   max_length: 30  # HERE

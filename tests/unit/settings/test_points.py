@@ -43,3 +43,17 @@ def test_a_problem_of_all_points_is_none_of_a_point() -> None:
 
     found: list[Any] = problems_of_points(SPACE, examine)
     assert [problem.message for problem in found] == ["there is no field x"]
+
+
+def test_a_grid_is_tried_at_its_own_points() -> None:
+    even = Space.read({"rows": {"type": "int", "minval": 2, "maxval": 8, "count": 4}})
+    assert [point["rows"] for point in tried_points(even, of_grid=True)] == [2, 4, 6, 8]
+
+
+def test_of_a_large_grid_some_points_are_tried_both_ends_among_them() -> None:
+    fine = Space.read({"x": {"type": "double", "minval": 0.0, "maxval": 1.0, "count": 100_000}})
+    tried = [point["x"] for point in tried_points(fine, of_grid=True)]
+    assert tried[:2] == [0.0, 1.0]
+    assert len(tried) == 2 + CORNERS + SAMPLES
+    grid = set(fine.searched["hyperparameters.x"].grid)
+    assert grid.issuperset(tried)

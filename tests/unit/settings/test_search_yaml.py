@@ -62,6 +62,14 @@ def test_every_field_of_its_searcher_is_explained_with_its_default(file: str, na
         assert parse(stated).values == field.default
 
 
+@pytest.mark.parametrize("file", SEARCHERS)
+def test_every_field_has_a_comment(file: str) -> None:
+    lines = (FOLDER / file).read_text(encoding="utf-8").splitlines()
+    fields = {i for i, line in enumerate(lines) if re.match(r" *(?!type:|vals:)\w+:", line)}
+    assert len(fields) > 30
+    assert [lines[i] for i in fields if not lines[i - 1].strip().startswith("#")] == []
+
+
 def test_the_adaptive_search_varies_model_steps_and_batches() -> None:
     searched = read_search(FOLDER / "adaptive.yaml").space.searched
     assert {name.partition(".")[2] for name in searched} == {
