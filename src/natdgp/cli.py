@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -116,7 +117,7 @@ def _train(parsed: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return MISUSED
-    if not parsed.rank_timeout > 0:
+    if not 0 < parsed.rank_timeout < math.inf:
         raise SettingsError.single(
             "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
         )

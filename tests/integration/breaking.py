@@ -12,19 +12,40 @@ import tensorflow as tf
 from natdgp.trial import DeepGPTrial
 
 
+def break_off():
+    first = os.environ.get("DET_TRIAL_RUN_ID", "1") == "1"  # a cluster's restarts are others
+    if first and os.environ["HOROVOD_RANK"] == "1":
+        {how}
+    return True
+
+
 class Breaks(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        first = os.environ.get("DET_TRIAL_RUN_ID", "1") == "1"  # a cluster's restarts are others
-        if first and int(self.model.step) == 7 and os.environ["HOROVOD_RANK"] == "1":
-            {how}
+        if {in_callback} and int(self.model.step) == 7:
+            break_off()
 
 
 class Mine(DeepGPTrial):
     def keras_callbacks(self):
         return [*super().keras_callbacks(), Breaks()]
+
+    def build_training_data_loader(self):
+        batches = super().build_training_data_loader()
+        if {in_callback}:
+            return batches
+
+        def hold(number, batch):
+            late = tf.numpy_function(lambda n: bool(n == 7 and break_off()), [number], tf.bool)
+            with tf.control_dependencies([late]):
+                return tf.nest.map_structure(tf.identity, batch)
+
+        return batches.enumerate().map(hold)
 """
 
 
-def breaking_trial(how: str) -> str:
-    """A module with the trial `Mine`, of which rank 1 does so after step 7."""
-    return _MODULE.format(how=how)
+def breaking_trial(how: str, *, in_callback: bool = True) -> str:
+    """A module with the trial `Mine`, of which rank 1 does so after step 7, in its first run.
+
+    :param in_callback: else where the eighth batch is read.
+    """
+    return _MODULE.format(how=how, in_callback=in_callback)

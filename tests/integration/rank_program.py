@@ -171,6 +171,7 @@ class NotReducing:
     def __init__(self, ranks: Reducer) -> None:
         self.rank, self.size = ranks.rank, ranks.size
         self.broadcast, self.gather, self.scatter = ranks.broadcast, ranks.gather, ranks.scatter
+        self.announce = ranks.announce
 
     def total(self, tensor: tf.Tensor) -> tf.Tensor:
         """Nothing but its own."""

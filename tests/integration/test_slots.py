@@ -191,22 +191,24 @@ LIMIT = 20
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "in_callback", "said"),
     [
-        (STOPS, "rank 1 gave no sign of life"),
-        pytest.param(HANGS, "rank 1 made no progress", marks=pytest.mark.slow),
-        pytest.param(LEAVES, "rank 1 gave no sign of life", marks=pytest.mark.slow),
+        (STOPS, True, "rank 1 gave no sign of life"),
+        pytest.param(HANGS, True, "rank 1 made no progress", marks=pytest.mark.slow),
+        pytest.param(HANGS, False, "rank 1 made no progress", marks=pytest.mark.slow),
+        pytest.param(LEAVES, True, "rank 1 gave no sign of life", marks=pytest.mark.slow),
     ],
-    ids=["stopped", "hangs", "leaves"],
+    ids=["stopped", "hangs", "waits for data", "leaves"],
 )
 def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
     small_experiment: dict[str, Any],
     write_experiment: Callable[..., Path],
     tmp_path: Path,
     how: str,
+    in_callback: bool,
     said: str,
 ) -> None:
-    (tmp_path / "mine.py").write_text(breaking_trial(how))
+    (tmp_path / "mine.py").write_text(breaking_trial(how, in_callback=in_callback))
     entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp:DeepGPTrial", "mine:Mine")
     file = write_experiment({**small_experiment, "entrypoint": entrypoint})
     options = ("--slots", "2", "--out", tmp_path / "two", "--rank-timeout", str(LIMIT))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import horovod.tensorflow as hvd
+import numpy as np
 import tensorflow as tf
 
 
@@ -22,6 +23,7 @@ class HorovodReducer:
         """
         nccl = hvd.nccl_built() and tf.config.list_physical_devices("GPU")
         self._scatters = bool(nccl) if scatters is None else scatters
+        self._arrival: Callable[[], None] | None = None
 
     @property
     def rank(self) -> int:
@@ -35,7 +37,7 @@ class HorovodReducer:
 
     def total(self, tensor: tf.Tensor) -> tf.Tensor:
         """Add a tensor up over all ranks; every rank receives the same bits."""
-        return hvd.allreduce(tensor, op=hvd.Sum)
+        return hvd.allreduce(self._arrived(tensor), op=hvd.Sum)
 
     def broadcast(self, variables: Sequence[tf.Variable]) -> None:
         """Give every rank the values of rank 0."""
@@ -44,10 +46,31 @@ class HorovodReducer:
 
     def gather(self, tensor: tf.Tensor) -> tf.Tensor:
         """The tensors of all ranks, stacked by rank: [K, ...]. All of one shape."""
-        return hvd.allgather(tensor[None], name="natdgp_gather")
+        return hvd.allgather(self._arrived(tensor)[None], name="natdgp_gather")
 
     def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
         """Of [K, ...], added up over all ranks, the row that is this rank's."""
+        tensor = self._arrived(tensor)
         if self._scatters:
             return hvd.reducescatter(tensor, op=hvd.Sum, name="natdgp_scatter")[0]
         return hvd.allreduce(tensor, op=hvd.Sum, name="natdgp_scatter")[self.rank]
+
+    def announce(self, arrival: Callable[[], None]) -> None:
+        """Have a function called whenever this rank has its part and begins to wait for others'.
+
+        To be called before graphs with collectives are traced.
+        """
+        self._arrival = arrival
+
+    def _arrived(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The same tensor, known to whoever wants to know."""
+        if (arrival := self._arrival) is None:
+            return tensor
+
+        def note(_: object) -> np.bool_:
+            arrival()
+            return np.True_
+
+        noted = tf.numpy_function(note, [tf.reshape(tensor, [-1])[:1]], tf.bool)
+        with tf.control_dependencies([noted]):
+            return tf.identity(tensor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import tensorflow as tf
@@ -31,6 +31,12 @@ class Reducer(Protocol):
     def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
         """Of [K, ...], added up over all ranks, the row that is this rank's."""
 
+    def announce(self, arrival: Callable[[], None]) -> None:
+        """Have a function called whenever this rank has its part and begins to wait for others'.
+
+        To be called before graphs with collectives are traced.
+        """
+
 
 class OneProcess:
     """The reducer of a run in one process: everything is there already."""
@@ -52,3 +58,6 @@ class OneProcess:
     def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
         """The only row."""
         return tensor[0]
+
+    def announce(self, arrival: Callable[[], None]) -> None:
+        """Nothing to do: it never waits."""

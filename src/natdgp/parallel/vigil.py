@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,31 @@ LIMIT = 60.0
 """Seconds for which a rank may be silent, or all may make no progress, unless others are given."""
 
 START = 10
-"""Times the limit for which ranks may prepare: data, first values, tracing of the first step."""
+"""Times the limit for which ranks may prepare (data, first values, tracing of the first step),
+save, or wait for what is no rank."""
+
+FIRST_STEP = 3
+"""Events of a rank by the time that the others' part of the first step is waited for."""
+
+VARIABLE = "NATDGP_RANK_TIMEOUT"
+"""In the environment: the limit, where it is not given otherwise."""
+
+
+def limit_from(text: str | None) -> float:
+    """The seconds that the variable asks for; LIMIT where it is not set.
+
+    :raises ValueError: if it is no number above 0.
+    """
+    try:
+        limit = LIMIT if text is None else float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise ValueError(
+            f"{VARIABLE} is {text!r}; give seconds above 0 for which a rank may be silent, or "
+            f"remove it from the environment for the default of {LIMIT:g}"
+        )
+    return limit
 
 
 @dataclass(frozen=True)
@@ -48,7 +73,7 @@ class Vigil:
         self._limit = limit
         self._first = first
         self._beats: dict[int, tuple[int, float]] = {}
-        self._progress: tuple[list[int], float] = ([], 0.0)
+        self._progress: tuple[list[tuple[int, Phase] | None], float] = ([], 0.0)
 
     def look(self, readings: Sequence[Reading | None], now: float) -> Stall | None:
         """The ranks that are overdue, if any are.
@@ -70,27 +95,37 @@ class Vigil:
         return None
 
     def _stuck(self, readings: Sequence[Reading | None], now: float) -> Stall | None:
-        alive = [reading for reading in readings if reading is not None]
-        events = [reading.events for reading in alive]
-        at_work = [
-            rank
-            for rank, reading in enumerate(alive)
-            if reading.phase in (Phase.STARTING, Phase.TRAINING)
-        ]
+        shown = [(reading.events, reading.phase) if reading else None for reading in readings]
         seen, since = self._progress
-        # Who is between workloads waits for those at work, never the other way round.
-        idle = not at_work or any(reading.phase is Phase.ENDING for reading in alive)
-        if events != seen or idle:
-            self._progress = (events, now)
+        if shown != seen or all(one and one[1] is Phase.ENDING for one in shown):
+            self._progress = (shown, now)
             return None
-        preparing = any(reading.events <= 2 for reading in alive)  # the first step is traced
-        limit = self._limit * (START if preparing else 1)
-        if len(alive) < len(readings) or now - since <= limit:
+        limit = self._limit * (START if _may_take_longer(readings) else 1)
+        if now - since <= limit:
             return None
-        fewest = min(events[rank] for rank in at_work)
-        behind = [rank for rank in at_work if events[rank] == fewest]
+        behind = _furthest_behind(readings)
         names = tuple(self._first + rank for rank in behind)
-        return Stall(names, steps_of(alive[behind[0]]), False, limit)
+        return Stall(names, steps_of(readings[behind[0]]), readings[behind[0]] is None, limit)
+
+
+def _may_take_longer(readings: Sequence[Reading | None]) -> bool:
+    """Whether nobody can say how long what a rank does takes: it prepares (the first step is
+    traced), saves, hears from the master, or reports at the end."""
+    return not any(reading and reading.phase is Phase.TRAINING for reading in readings) or any(
+        reading is None or reading.events <= FIRST_STEP or reading.phase is Phase.ENDING
+        for reading in readings
+    )
+
+
+def _furthest_behind(readings: Sequence[Reading | None]) -> list[int]:
+    """Those that are not there; else those at work with fewest events, for whom the others wait;
+    else those that have not ended."""
+    missing = [rank for rank, reading in enumerate(readings) if reading is None]
+    there = {rank: reading for rank, reading in enumerate(readings) if reading is not None}
+    at_work = [r for r, one in there.items() if one.phase in (Phase.STARTING, Phase.TRAINING)]
+    left = at_work or [r for r, one in there.items() if one.phase is not Phase.ENDING]
+    fewest = min((there[rank].events for rank in left), default=0)
+    return missing or [rank for rank in left if there[rank].events == fewest]
 
 
 def steps_of(reading: Reading | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def main(lock: Path, run: Path) -> int:
     from natdgp.local.launch import RequestRefused, find_horovodrun, run_on_slots
     from natdgp.local.session import run_and_report
     from natdgp.local.slots import slots_of
-    from natdgp.parallel.vigil import LIMIT
+    from natdgp.parallel.vigil import VARIABLE, limit_from
     from natdgp.settings import read_experiment
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)
@@ -40,7 +41,7 @@ def main(lock: Path, run: Path) -> int:
             find_horovodrun(slots),
             live=False,
             gpus=bool(tf.config.list_physical_devices("GPU")),
-            limit=LIMIT,
+            limit=limit_from(os.environ.get(VARIABLE)),
             of_search=True,
         )
     except (FolderError, DataError, RequestRefused, NotSaved) as error:

@@ -80,6 +80,7 @@ class DeepGPController(keras.TFKerasTrialController):
         # Last: a rank whose other callbacks hang has not begun the batch.
         self.callback_list.callbacks.append(self._progress)
         self.workloads = self._progress.during(self.workloads)
+        self.model.reducer.announce(self._progress.arrive)
 
     def run(self) -> None:
         """Train, validate and save, as the workloads say."""
@@ -129,6 +130,8 @@ class DeepGPController(keras.TFKerasTrialController):
         # Determined's loop saves on the chief alone, where nothing can be asked of other ranks.
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
+                if self._progress is not None:
+                    self._progress.arrive()  # at work until all have compared
                 check_drift(self.model)
                 if (aggregator := self._aggregator) is not None:
                     aggregator.gather()

@@ -25,7 +25,9 @@ class ShowsProgress(tf.keras.callbacks.Callback):
         """The same workloads; what goes on between them, and saving, may take any time."""
         self._pulse.rest()
         for work, respond in workloads:
-            if work.kind != workload.Workload.Kind.CHECKPOINT_MODEL:
+            if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
+                self._pulse.rest()
+            else:
                 self._pulse.note(self._steps)
             yield work, respond
             self._pulse.rest()
@@ -35,6 +37,10 @@ class ShowsProgress(tf.keras.callbacks.Callback):
         self._pulse.end()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._pulse.note(self._steps)
+
+    def arrive(self) -> None:
+        """The rank has done its part of a collective, and waits for the others'."""
         self._pulse.note(self._steps)
 
     def end_batch(self) -> None:

@@ -8,42 +8,19 @@ its latest checkpoint, up to `max_restarts` times. `natdgp train` has its own wa
 from __future__ import annotations
 
 import logging
-import math
 import os
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from determined import core
 
 from natdgp.parallel.pulse import BEAT, Pulse, read_pulse
-from natdgp.parallel.vigil import LIMIT, Stall, Vigil
+from natdgp.parallel.vigil import VARIABLE, Stall, Vigil, limit_from
 
 logger = logging.getLogger("natdgp.trial")
-
-VARIABLE: Final = "NATDGP_RANK_TIMEOUT"
-"""In a task's environment: seconds for which a rank may be silent, or all may make no progress."""
-
-
-def limit_from(text: str | None) -> float:
-    """The seconds that the variable asks for.
-
-    :raises ValueError: if it is no number above 0.
-    """
-    if text is None:
-        return LIMIT
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = math.nan
-    if not 0 < limit < math.inf:
-        raise ValueError(
-            f"{VARIABLE} is {text!r}; give seconds above 0 for which a rank may be silent, or "
-            f"remove it from environment.environment_variables for the default of {LIMIT:g}"
-        )
-    return limit
 
 
 class Watch:

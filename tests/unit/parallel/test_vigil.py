@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from natdgp.parallel.pulse import Phase, Reading
-from natdgp.parallel.vigil import START, Vigil
+from natdgp.parallel.vigil import LIMIT as DEFAULT
+from natdgp.parallel.vigil import START, VARIABLE, Vigil, limit_from
 
 LIMIT = 60.0
 
@@ -46,32 +47,47 @@ def test_preparations_may_take_longer(events: int) -> None:
     phase = Phase.TRAINING if events else Phase.STARTING
     vigil = Vigil(LIMIT)
     for now in (0, 61, START * LIMIT):
-        readings = [Reading(int(now), events, 0, phase), _training(int(now), 1, 0)]
+        readings = [Reading(int(now), events, 0, phase), _training(int(now), 2, 0)]
         assert vigil.look(readings, now) is None
-    stall = vigil.look([Reading(9999, events, 0, phase), _training(9999, 1, 0)], START * LIMIT + 1)
+    stall = vigil.look([Reading(9999, events, 0, phase), _training(9999, 2, 0)], START * LIMIT + 1)
     assert stall is not None
     assert not stall.silent
     assert str(stall).endswith("for 600 s after step 0" if events else "before its first step")
 
 
-def test_ranks_that_are_not_there_yet_are_waited_for() -> None:
+LONG = {
+    "all are between workloads": (
+        [(12, Phase.BETWEEN), (11, Phase.BETWEEN)],
+        "rank 1 made no progress for 600 s after step 6",
+    ),
+    "one has ended": (
+        [(12, Phase.ENDING), (12, Phase.TRAINING)],
+        "rank 1 made no progress for 600 s after step 6",
+    ),
+    "one is not there": (
+        [(12, Phase.TRAINING), None],
+        "rank 1 gave no sign of life for 600 s before its first step",
+    ),
+}
+
+
+@pytest.mark.parametrize(("shown", "told"), LONG.values(), ids=list(LONG))
+def test_what_nobody_can_say_the_length_of_may_take_longer_but_not_for_ever(
+    shown: list[tuple[int, Phase] | None], told: str
+) -> None:
+    def readings(now: float) -> list[Reading | None]:
+        return [one and Reading(int(now), one[0], 6, one[1]) for one in shown]
+
     vigil = Vigil(LIMIT)
-    for now in (0, 1000, 2000):
-        assert vigil.look([None, None], now) is None
-        assert vigil.look([_training(now, 5), None], now) is None
+    for now in (0, 61, START * LIMIT):
+        assert vigil.look(readings(now), now) is None
+    assert str(vigil.look(readings(9999), START * LIMIT + 1)) == told
 
 
-def test_a_rank_that_has_nothing_left_to_do_holds_nobody_up() -> None:
+def test_a_report_at_the_end_may_take_any_time() -> None:
     vigil = Vigil(LIMIT)
-    for now in (0, 100, 200):
-        readings = [_training(now, 30), Reading(7, 30, 12, Phase.ENDING)]
-        assert vigil.look(readings, now) is None
-
-
-def test_ranks_between_workloads_may_take_their_time() -> None:
-    vigil = Vigil(LIMIT)
-    for now in (0, 1000):
-        assert vigil.look([Reading(now, 12, 6, Phase.BETWEEN)] * 2, now) is None
+    for now in (0, 1000, 10_000):
+        assert vigil.look([Reading(now, 12, 6, Phase.ENDING)] * 2, now) is None
 
 
 def test_a_rank_at_work_keeps_those_between_workloads_waiting() -> None:
@@ -95,3 +111,14 @@ def test_ranks_of_another_machine_are_called_by_their_numbers() -> None:
     stuck = vigil.look([_training(61, 12), _training(61, 11)], 61)
     assert stuck is not None
     assert stuck.ranks == (5,)
+
+
+def test_the_limit_is_the_environments_or_the_default() -> None:
+    assert limit_from(None) == DEFAULT
+    assert limit_from("2.5") == 2.5
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=f"{VARIABLE} is '{text}'; give seconds above 0"):
+        limit_from(text)

@@ -47,6 +47,9 @@ class _Rank:
     def scatter(self, tensor: tf.Tensor) -> tf.Tensor:
         return self.total(tensor)[self.rank]
 
+    def announce(self, arrival: Callable[[], None]) -> None:
+        """Nobody asks."""
+
     def _exchange(self, tensors: Sequence[tf.Tensor]) -> list[list[tf.Tensor]]:
         """What every rank has brought, by rank."""
         ranks = self._ranks

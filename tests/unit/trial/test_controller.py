@@ -49,7 +49,7 @@ def test_before_a_checkpoint_ranks_are_compared_and_aggregated_gradients_gathere
     log = _Log()
     monkeypatch.setattr(controller, "check_drift", lambda model: log.events.append("drift"))
     model = SimpleNamespace(aggregator=SimpleNamespace(gather=lambda: log.events.append("gather")))
-    stream = _controller(model=model)._ready_to_save(
+    stream = _controller(model=model, _progress=None)._ready_to_save(
         _stream(log, "RUN_STEP", "CHECKPOINT_MODEL", "RUN_STEP")
     )
     kinds = [work.kind.name for work, _ in stream]
@@ -68,7 +68,9 @@ def test_drift_keeps_a_checkpoint_from_being_made(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("drift")
 
     monkeypatch.setattr(controller, "check_drift", drifted)
-    stream = _controller(model=None)._ready_to_save(_stream(_Log(), "CHECKPOINT_MODEL"))
+    stream = _controller(model=None, _progress=None)._ready_to_save(
+        _stream(_Log(), "CHECKPOINT_MODEL")
+    )
     with pytest.raises(RuntimeError, match="drift"):
         next(stream)
 

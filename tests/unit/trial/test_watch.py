@@ -11,20 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from natdgp.parallel.vigil import LIMIT
-from natdgp.trial.watch import VARIABLE, limit_from
-
-
-def test_the_limit_is_the_environments_or_the_default() -> None:
-    assert limit_from(None) == LIMIT
-    assert limit_from("2.5") == 2.5
-
-
-@pytest.mark.parametrize("text", ["", "soon", "0", "-1", "nan", "inf"])
-def test_a_limit_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=f"{VARIABLE} is '{text}'; give seconds above 0"):
-        limit_from(text)
-
+from natdgp.parallel.vigil import VARIABLE
 
 RANK = """
 import sys, time
