@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sqlite3
+
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
+from natdgp.local.folder import FolderError
 from natdgp.search.events import Event, from_plain, to_plain
 from natdgp.search.folder import SearchFolder
 from natdgp.search.optuna_study import STATES, direction_of, frozen
@@ -13,6 +18,7 @@ from natdgp.search.progress import Progress, Trial
 from natdgp.settings import Search
 
 _PREFIX = "event-"
+_IDENTITY = "search"
 
 
 class Ledger:
@@ -22,15 +28,32 @@ class Ledger:
     """
 
     def __init__(self, folder: SearchFolder, search: Search) -> None:
-        """Open the study, or make it."""
+        """Open the study, or make it.
+
+        :raises FolderError: if the folder has the study of another search.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._storage = RDBStorage(f"sqlite:///{folder.database}")
+        # A URL gives a meaning of their own to ?, % and braces, which a folder's name may have.
+        self._storage = RDBStorage(
+            "sqlite:///search.db", {"creator": lambda: sqlite3.connect(folder.database)}
+        )
+        names = optuna.get_all_study_names(self._storage) or [search.config["name"]]
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=search.config["name"],
+            study_name=names[0],
             direction=direction_of(search),
             load_if_exists=True,
         )
+        identity = self._study.user_attrs.get(_IDENTITY)
+        if identity is None:
+            self._study.set_user_attr(_IDENTITY, _identity_of(search))
+        elif identity != _identity_of(search):
+            self.close()
+            raise FolderError(
+                f"{folder.shown / folder.database.name} remembers another search than that of "
+                f"{folder.config.name} beside it: name, searcher, hyperparameters or seed differ; "
+                "put back the file that belongs to it, or start a new search with --out"
+            )
         self._events = len(self.events())
 
     def events(self) -> list[Event]:
@@ -70,3 +93,10 @@ class Ledger:
             if trial.reason:
                 self._storage.set_trial_user_attr(mirrored._trial_id, "reason", trial.reason)
             self._storage.set_trial_state_values(mirrored._trial_id, now.state, values)
+
+
+def _identity_of(search: Search) -> str:
+    """A fingerprint of all that gives its events their meaning."""
+    config = search.config
+    terms = [config["name"], config["searcher"], config["hyperparameters"], search.seed]
+    return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -12,6 +13,7 @@ from optuna.trial import TrialState
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from natdgp.local.folder import FolderError
 from natdgp.search.conclusion import conclude
 from natdgp.search.decisions import Ending
 from natdgp.search.events import Ended, Event, Validated, from_plain, to_plain
@@ -20,7 +22,7 @@ from natdgp.search.ledger import Ledger
 from natdgp.search.page import PLOTS
 from natdgp.search.progress import Progress
 from natdgp.settings import Search
-from tests.unit.search.conftest import RANDOM, Write
+from tests.unit.search.conftest import CONFIG, RANDOM, Write
 
 EVENTS: tuple[Event, ...] = (
     Validated(0, 2, 2, 3.5),
@@ -142,3 +144,34 @@ def test_the_ledger_remembers_events_in_their_order_and_mirrors_trials(
     assert study.trials[1].user_attrs == {"reason": "gamma is too long"}
     gamma = progress.trials[2].point["natural_gradient"]["gamma"]
     assert study.trials[2].params["natural_gradient.gamma"] == gamma
+
+
+@pytest.mark.parametrize("name", ["p?1", "a%20b", "a%b", "c#d", "e f", "{g}", "sqlite:///h"])
+def test_a_ledger_lies_in_its_own_folder_whatever_that_is_called(
+    search: Search, tmp_path: Path, name: str
+) -> None:
+    for each in (name, f"{name}2"):
+        folder = SearchFolder.create(tmp_path / each, "waves")
+        ledger = Ledger(folder, search)
+        assert not ledger.events()
+        ledger.record(EVENTS[0])
+        ledger.close()
+        assert folder.database.is_file()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "ripples"},
+        {"searcher": {**RANDOM, "max_trials": 5}},
+        {"reproducibility": {"experiment_seed": 6}},
+        {"hyperparameters": {**CONFIG["hyperparameters"], "global_batch_size": 32}},
+    ],
+)
+def test_the_study_of_another_search_is_refused(
+    folder: SearchFolder, search: Search, search_of: Write, other: dict[str, Any]
+) -> None:
+    Ledger(folder, search).close()
+    with pytest.raises(FolderError, match=r"search\.db remembers another search"):
+        Ledger(folder, search_of(**{"searcher": RANDOM, **other}))
+    Ledger(folder, search).close()
