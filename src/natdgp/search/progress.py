@@ -80,7 +80,7 @@ class Progress:
     def best_value(self, trial: Trial) -> float | None:
         """The best value of a trial so far; an invalid one has none."""
         values = () if trial.ending is Ending.INVALID else trial.values.values()
-        return min(values, key=self._rank, default=None)
+        return min(values, key=self.rank, default=None)
 
     def best_steps(self, trial: Trial) -> int | None:
         """The steps at which a trial was best."""
@@ -93,9 +93,10 @@ class Progress:
 
     def _place(self, trial: Trial) -> tuple[bool, float, int]:
         best = self.best_value(trial)
-        return (best is None, 0.0 if best is None else self._rank(best), trial.number)
+        return (best is None, 0.0 if best is None else self.rank(best), trial.number)
 
-    def _rank(self, value: float) -> float:
+    def rank(self, value: float) -> float:
+        """A key that sorts the best value first."""
         return value if self.search.searcher.smaller_is_better else -value
 
     def _create(self, decision: Decision) -> None:

@@ -125,7 +125,7 @@ class Runner:
 
         :returns: the steps of that checkpoint.
         """
-        saved = max((checkpoint.steps for checkpoint in run.checkpoints()), default=-1)
+        saved = _saved(run)
         for report in list(validations_of(run)):
             if max(trial.values, default=-1) < report["steps_completed"] <= saved:
                 self._take(self._validated(trial.number, report))
@@ -150,11 +150,15 @@ class Runner:
         return True
 
     def _ended(self, number: int, job: Job, status: int) -> Ended | None:
-        """How the process of a trial ended; None if it has to go on another time."""
-        verdict = self._progress.trials[number].verdict
-        if verdict is not Verdict.GO_ON:
-            return Ended(number, _ENDINGS[verdict])
-        if status == 0:
+        """How the process of a trial ended; None if it has to go on another time.
+
+        One that was judged to end has done so in order, whatever its status, if it left the
+        checkpoint of the validation that was judged.
+        """
+        trial = self._progress.trials[number]
+        if trial.verdict is not Verdict.GO_ON and _saved(job.run) == trial.steps:
+            return Ended(number, _ENDINGS[trial.verdict])
+        if trial.verdict is Verdict.GO_ON and status == 0:
             return Ended(number, Ending.COMPLETED)
         if self.signal is not None:
             return None
@@ -181,6 +185,11 @@ class Runner:
                 f"{INVALID_IN_A_ROW} trials in a row were invalid, the last because "
                 f"{self._progress.trials[event.trial].reason}; change the space"
             )
+
+
+def _saved(run: RunFolder) -> int:
+    """Steps of the latest checkpoint; -1: there is none."""
+    return max((checkpoint.steps for checkpoint in run.checkpoints()), default=-1)
 
 
 _ENDINGS: Final = {Verdict.STOP: Ending.STOPPED, Verdict.TOP: Ending.COMPLETED}

@@ -52,6 +52,9 @@ def main(lock: Path, run: Path) -> int:
         with metrics.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         stop = _judged(run / "verdict.json", step)
+        if "full" in ending and (stop or step == config["searcher"]["max_length"]["batches"]):
+            sys.stdout.write("no space left\n")
+            return 1
         if stop or step % 4 == 0:
             _save(run, step)
         if stop:

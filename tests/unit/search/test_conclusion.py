@@ -23,6 +23,7 @@ from natdgp.search.page import PLOTS
 from natdgp.search.progress import Progress
 from natdgp.settings import Search
 from tests.unit.search.conftest import CONFIG, RANDOM, Write
+from tests.unit.search.made_up import RECORD
 
 EVENTS: tuple[Event, ...] = (
     Validated(0, 2, 2, 3.5),
@@ -50,12 +51,18 @@ def folder(search: Search, tmp_path: Path) -> SearchFolder:
     return folder
 
 
-def _conclude(folder: SearchFolder, progress: Progress) -> tuple[bool, str]:
+def _conclude(
+    folder: SearchFolder, progress: Progress, saved: dict[int, tuple[int, ...]] | None = None
+) -> tuple[bool, str]:
+    """:param saved: steps of each trial's checkpoints; by default, all that were validated."""
     for trial in progress.trials:
         run = folder.trial(trial.number)
-        (run / "checkpoints" / "step-00000006").mkdir(parents=True)
+        run.mkdir()
         (run / "config.yaml").write_text(f"name: trial-{trial.number}\n")
-        (run / "best").symlink_to(run / "checkpoints" / "step-00000006")
+        for steps in trial.values if saved is None else saved.get(trial.number, ()):
+            checkpoint = run / "checkpoints" / f"step-{steps:08d}"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / RECORD).touch()
     console = Console(file=io.StringIO(), width=200)
     found = conclude(console, folder, progress)
     assert isinstance(console.file, io.StringIO)
@@ -94,6 +101,40 @@ def test_the_best_trial_is_at_hand(folder: SearchFolder, search: Search) -> None
     _conclude(folder, Progress(search, EVENTS))
     assert YAML(typ="safe").load(folder.best_config) == {"name": "trial-2"}
     assert folder.best.resolve() == folder.trial(2) / "checkpoints" / "step-00000006"
+
+
+@pytest.mark.parametrize(
+    ("saved", "trial", "steps", "words"),
+    [
+        ({0: (2, 6), 4: (2,)}, 4, 2, "trial 4, val_nlpd 1.0000 after step 2: "),
+        ({0: (6,), 2: (2,)}, 2, 2, "trial 2, val_nlpd 1.2500 after step 2: "),
+        ({0: (6,)}, 0, 6, "trial 0, val_nlpd 3.7500 after step 6: "),
+        ({0: (4,)}, 0, 4, "trial 0, val_nlpd 3.5000 after step 2 (its checkpoint is of step 4): "),
+    ],
+)
+def test_the_best_trial_is_one_with_a_checkpoint(
+    folder: SearchFolder,
+    search: Search,
+    saved: dict[int, tuple[int, ...]],
+    trial: int,
+    steps: int,
+    words: str,
+) -> None:
+    found, screen = _conclude(folder, Progress(search, EVENTS), saved)
+    assert found
+    assert YAML(typ="safe").load(folder.best_config) == {"name": f"trial-{trial}"}
+    checkpoint = folder.trial(trial) / "checkpoints" / f"step-{steps:08d}"
+    assert folder.best.resolve(strict=True) == checkpoint
+    assert f"Best: {words}" in screen
+    assert "No checkpoint is left of trial 2, val_nlpd 1.0000 after step 6." in screen
+
+
+def test_a_search_without_a_checkpoint_says_so(folder: SearchFolder, search: Search) -> None:
+    found, screen = _conclude(folder, Progress(search, EVENTS), saved={})
+    assert not found
+    assert "No trial with a value left a checkpoint" in screen
+    assert not folder.best.is_symlink()
+    assert not folder.best_config.exists()
 
 
 def test_the_page_has_every_plot_and_needs_no_network(folder: SearchFolder, search: Search) -> None:

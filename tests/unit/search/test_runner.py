@@ -16,7 +16,7 @@ import pytest
 
 from natdgp.local.lifeline import Lifeline
 from natdgp.search import draws
-from natdgp.search.decisions import Ending
+from natdgp.search.decisions import Ending, Verdict
 from natdgp.search.events import Event
 from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
@@ -216,6 +216,16 @@ def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
     killed = [trial for trial in progress.trials if trial.ending is Ending.FAILED]
     assert killed
     assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
+
+
+def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    """One that validates at its end is judged to be at the top before it saves."""
+    progress = go_on(claim(tmp_path / "search", search_of(description="full")))
+    assert {trial.verdict for trial in progress.trials} == {Verdict.STOP, Verdict.TOP}
+    for trial in progress.trials:
+        assert (trial.ending, trial.reason) == (Ending.FAILED, "no space left")
 
 
 def test_a_point_that_is_no_settings_is_invalid_without_a_process(
