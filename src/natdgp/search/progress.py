@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -44,6 +43,8 @@ class Progress:
     def __init__(self, search: Search, events: Iterable[Event] = ()) -> None:
         self.search = search
         self.trials: list[Trial] = []
+        self.invalid_in_a_row = 0
+        """How many of the trials that ended last were invalid."""
         self._searcher = searcher_of(search)
         self._create(self._searcher.start())
         for event in events:
@@ -59,6 +60,8 @@ class Progress:
             trial.verdict = decision.verdict
         else:
             trial.ending, trial.reason = event.ending, event.reason
+            invalid = event.ending is Ending.INVALID
+            self.invalid_in_a_row = self.invalid_in_a_row + 1 if invalid else 0
             decision = self._searcher.ended(event.trial, event.ending)
         self._create(decision)
 
@@ -66,12 +69,6 @@ class Progress:
     def open(self) -> list[Trial]:
         """Trials that have not ended, in the order in which they were created."""
         return [trial for trial in self.trials if trial.ending is None]
-
-    @property
-    def running_invalid(self) -> int:
-        """How many of the latest trials that ended were invalid, in a row."""
-        ended = [trial for trial in reversed(self.trials) if trial.ending is not None]
-        return len(list(itertools.takewhile(lambda t: t.ending is Ending.INVALID, ended)))
 
     def rung(self, trial: Trial) -> str:
         """How far a trial has come, as `2 of 3`; empty where there are no rungs."""

@@ -16,6 +16,7 @@ from natdgp.search.folder import SearchFolder
 from natdgp.search.job import PROGRAM, Job, validations_of
 from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
+from natdgp.search.searchers import replaces_invalid
 from natdgp.search.trials import run_folder_of
 from natdgp.settings import SettingsError
 from natdgp.settings.searchers import HalvingSearcher
@@ -24,7 +25,8 @@ PAUSE: Final = 0.05
 """Seconds between two looks at the trials."""
 
 INVALID_IN_A_ROW: Final = 20
-"""After so many a search gives up: it would go on for ever where no point can be trained."""
+"""After so many a search that replaces them gives up: it would go on for ever where no point can be
+trained."""
 
 
 class SearchError(RuntimeError):
@@ -180,10 +182,15 @@ class Runner:
         self._progress.take(event)
         self._ledger.mirror(self._progress)
         self._observer.heard(self._progress, event)
-        if self._progress.running_invalid >= INVALID_IN_A_ROW:
+        if isinstance(event, Ended) and event.ending is Ending.INVALID:
+            self._give_up_if_none_is_valid(event)
+
+    def _give_up_if_none_is_valid(self, event: Ended) -> None:
+        count = self._progress.invalid_in_a_row
+        if count >= INVALID_IN_A_ROW and replaces_invalid(self._progress.search):
             raise SearchError(
-                f"{INVALID_IN_A_ROW} trials in a row were invalid, the last because "
-                f"{self._progress.trials[event.trial].reason}; change the space"
+                f"{count} trials in a row were invalid, the last because {event.reason}; "
+                "change the space"
             )
 
 

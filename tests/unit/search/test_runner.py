@@ -17,7 +17,7 @@ import pytest
 from natdgp.local.lifeline import Lifeline
 from natdgp.search import draws
 from natdgp.search.decisions import Ending, Verdict
-from natdgp.search.events import Event
+from natdgp.search.events import Ended, Event, Validated
 from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.ledger import Ledger
@@ -203,7 +203,7 @@ def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
     assert wrong
     assert {trial.reason for trial in wrong} == {reason}
     completed = [trial for trial in progress.trials if trial.ending is Ending.COMPLETED]
-    assert len(completed) == 8 if ending is Ending.INVALID else 8 - len(wrong)
+    assert len(completed) == (8 if ending is Ending.INVALID else 8 - len(wrong))
     assert progress.ranked()[-1] in wrong
 
 
@@ -254,6 +254,34 @@ def test_a_space_without_a_valid_point_ends_the_search(
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
     with pytest.raises(SearchError, match=f"{INVALID_IN_A_ROW} trials in a row were invalid"):
         go_on(folder)
+
+
+def test_a_grid_has_all_its_points_tried_however_many_are_invalid(
+    search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(search: Search, trial: Trial) -> Experiment:
+        if trial.number <= INVALID_IN_A_ROW:
+            raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
+        return experiment_of(search, trial)
+
+    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    count = INVALID_IN_A_ROW + 2
+    rates = {"type": "double", "minval": 0.001, "maxval": 0.1, "count": count}
+    searcher = {"name": "grid", "metric": "val_nlpd", "max_length": {"batches": 6}}
+    hyperparameters = {"global_batch_size": 32, "adam": {"learning_rate": rates}}
+    search = search_of(searcher=searcher, hyperparameters=hyperparameters)
+    endings = [trial.ending for trial in go_on(claim(tmp_path / "search", search)).trials]
+    assert endings == [Ending.INVALID] * (count - 1) + [Ending.COMPLETED]
+
+
+def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
+    search_of: Write,
+) -> None:
+    search = search_of(searcher={**RANDOM, "max_concurrent_trials": 3})
+    events = (Ended(2, Ending.INVALID), Ended(0, Ending.INVALID), Ended(1, Ending.COMPLETED))
+    counts = [Progress(search, events[:count]).invalid_in_a_row for count in range(4)]
+    assert counts == [0, 1, 2, 0]
+    assert Progress(search, (*events[::-1], Validated(3, 2, 2, 1.0))).invalid_in_a_row == 2
 
 
 def test_a_request_that_is_wrong_ends_the_search_with_its_words(
