@@ -37,7 +37,7 @@ class Halving:
         """Results of a trial that has been stopped or has ended change nothing."""
         if trial in self._ended:
             return Decision()
-        verdict = self._judge(trial, length, self._sign * value)
+        verdict = self._judge(trial, length, self._order(value))
         if verdict is Verdict.GO_ON:
             return Decision()
         self._ended.add(trial)
@@ -59,6 +59,10 @@ class Halving:
     def rung(self, trial: int) -> str:
         reached = sum(any(entry[1] == trial for entry in rung) for rung in self._rungs)
         return f"{reached} of {len(self._rungs)}"
+
+    def _order(self, value: float) -> float:
+        """The smaller the better; what is no number is as bad as a failure."""
+        return self._sign * value if math.isfinite(value) else math.inf
 
     def _judge(self, trial: int, length: int, value: float) -> Verdict:
         """Pass all rungs that the trial has reached: validations may skip some."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -93,7 +94,9 @@ class Progress:
         return (best is None, 0.0 if best is None else self.rank(best), trial.number)
 
     def rank(self, value: float) -> float:
-        """A key that sorts the best value first."""
+        """A key that sorts the best value first, and what is no number last."""
+        if not math.isfinite(value):
+            return math.inf
         return value if self.search.searcher.smaller_is_better else -value
 
     def _create(self, decision: Decision) -> None:

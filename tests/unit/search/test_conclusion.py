@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,14 @@ def test_the_best_trial_is_at_hand(folder: SearchFolder, search: Search) -> None
     _conclude(folder, Progress(search, EVENTS))
     assert YAML(typ="safe").load(folder.best_config) == {"name": "trial-2"}
     assert folder.best.resolve() == folder.trial(2) / "checkpoints" / "step-00000006"
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_what_is_no_number_is_never_the_best(search: Search, value: float) -> None:
+    progress = Progress(search, (Validated(0, 2, 2, value), *EVENTS[1:]))
+    assert progress.best_value(progress.trials[0]) == 3.75
+    progress = Progress(search, (Validated(0, 2, 2, value), *EVENTS[3:]))
+    assert [trial.number for trial in progress.ranked()][:3] == [2, 4, 0]
 
 
 @pytest.mark.parametrize(
