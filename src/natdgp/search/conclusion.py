@@ -13,7 +13,7 @@ from natdgp.search.folder import SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.page import write_page
 from natdgp.search.progress import Progress, Trial
-from natdgp.search.words import point_in_words, state_of
+from natdgp.search.words import point_in_words, state_of, trials_in_words
 
 
 def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool:
@@ -88,4 +88,4 @@ def _endings(progress: Progress) -> str:
     states = [state_of(trial) for trial in progress.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     steps = sum(trial.steps for trial in progress.trials)
-    return f"{len(states)} trials ({counts}), {steps:,} steps"
+    return f"{trials_in_words(len(states))} ({counts}), {steps:,} steps"

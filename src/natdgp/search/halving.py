@@ -27,6 +27,7 @@ class Halving:
         self._sign = 1.0 if smaller_is_better else -1.0
         self._rungs: list[list[tuple[float, int]]] = [[] for _ in bracket.rungs]
         self._rung_of: dict[int, int] = {}
+        self._reached: dict[int, int] = {}
         self._ended: set[int] = set()
         self._invalid = 0
 
@@ -57,8 +58,7 @@ class Halving:
         return Decision()
 
     def rung(self, trial: int) -> str:
-        reached = sum(any(entry[1] == trial for entry in rung) for rung in self._rungs)
-        return f"{reached} of {len(self._rungs)}"
+        return f"{self._reached.get(trial, 0)} of {len(self._rungs)}"
 
     def _order(self, value: float) -> float:
         """The smaller the better; what is no number is as bad as a failure."""
@@ -72,6 +72,7 @@ class Halving:
             if length < self._bracket.rungs[rung]:
                 return Verdict.GO_ON
             place = self._insert(rung, trial, value)
+            self._reached[trial] = rung + 1
             if rung == top:
                 return Verdict.TOP
             if place >= max(int(len(self._rungs[rung]) / self._bracket.divisor), 1):

@@ -158,6 +158,7 @@ def test_the_values_of_an_invalid_trial_are_forgotten_and_another_takes_its_plac
 
 def test_a_failed_trial_counts_as_the_worst_at_its_rung(halving: Halving) -> None:
     assert halving.ended(0, Ending.FAILED) == Decision((3,))
+    assert halving.rung(0) == "0 of 3"
     assert halving.validated(1, 1, 1e300) == Decision()
 
 
