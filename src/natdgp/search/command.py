@@ -115,13 +115,12 @@ def _read(parsed: argparse.Namespace) -> Search:
 
 
 def _as_written(problem: Problem, written: Mapping[str, str]) -> Problem:
-    if problem.file is None or problem.file not in written:
-        return problem
-    if problem.unknown and problem.path == FIELDS["trials"]:
-        message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
-        remedy = "leave --trials out, or choose one of these as searcher.name"
-        problem = replace(problem, message=message, remedy=remedy)
-    return replace(problem, file=written[problem.file])
+    option = written.get(problem.file or "", problem.file)
+    if option == problem.file or not problem.unknown:
+        return replace(problem, file=option)
+    message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
+    remedy = "leave --trials out, or choose one of these as searcher.name"
+    return replace(problem, file=option, message=message, remedy=remedy)
 
 
 def _misused(message: str) -> int:

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from natdgp.local.folder import FolderError
-from natdgp.search.events import Event, from_plain, to_plain
+from natdgp.search.events import Event, Validated, from_plain, to_plain
 from natdgp.search.folder import SearchFolder
 from natdgp.search.optuna_study import STATES, direction_of, frozen
 from natdgp.search.progress import Progress, Trial
@@ -55,6 +55,7 @@ class Ledger:
                 "put back the file that belongs to it, or start a new search with --out"
             )
         self._events = len(self.events())
+        self._ids: list[int] = []
 
     def events(self) -> list[Event]:
         """All events, in their order."""
@@ -72,27 +73,45 @@ class Ledger:
         self._events += 1
 
     def mirror(self, progress: Progress) -> None:
-        """Bring the study's trials to where the search stands."""
+        """Bring the study's trials to where the search stands, e.g. after a kill."""
         known = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
-        for trial in progress.trials[len(known) :]:
-            self._storage.create_new_trial(
-                self._study._study_id, frozen(progress, trial, TrialState.RUNNING)
-            )
-        for trial, mirrored in zip(progress.trials, self._study.trials, strict=True):
-            if mirrored.state is TrialState.RUNNING:
-                self._update(progress, trial, mirrored)
+        self._ids = [trial._trial_id for trial in known]
+        self._create(progress)
+        for trial, mirrored in zip(progress.trials, known, strict=False):
+            if not mirrored.state.is_finished():
+                for steps in trial.values.keys() - mirrored.intermediate_values.keys():
+                    self._validate(trial, steps)
+        finished = {trial.number for trial in known if trial.state.is_finished()}
+        for trial in progress.trials:
+            if trial.ending is not None and trial.number not in finished:
+                self._end(progress, trial)
 
-    def _update(self, progress: Progress, trial: Trial, mirrored: optuna.trial.FrozenTrial) -> None:
-        for steps in trial.values.keys() - mirrored.intermediate_values.keys():
-            self._storage.set_trial_intermediate_value(
-                mirrored._trial_id, steps, trial.values[steps]
-            )
-        if trial.ending is not None:
-            now = frozen(progress, trial, STATES[trial.ending])
-            values = None if now.value is None else [now.value]
-            if trial.reason:
-                self._storage.set_trial_user_attr(mirrored._trial_id, "reason", trial.reason)
-            self._storage.set_trial_state_values(mirrored._trial_id, now.state, values)
+    def follow(self, progress: Progress, event: Event) -> None:
+        """Have an event that the search has taken in the study's trials, which were mirrored."""
+        self._create(progress)
+        trial = progress.trials[event.trial]
+        if isinstance(event, Validated):
+            self._validate(trial, event.steps)
+        else:
+            self._end(progress, trial)
+
+    def _create(self, progress: Progress) -> None:
+        """Trials that are new; of one in the middle, with what it has reported."""
+        for trial in progress.trials[len(self._ids) :]:
+            running = frozen(progress, trial, TrialState.RUNNING)
+            self._ids.append(self._storage.create_new_trial(self._study._study_id, running))
+
+    def _validate(self, trial: Trial, steps: int) -> None:
+        self._storage.set_trial_intermediate_value(
+            self._ids[trial.number], steps, trial.values[steps]
+        )
+
+    def _end(self, progress: Progress, trial: Trial) -> None:
+        mirrored, now = self._ids[trial.number], frozen(progress, trial, STATES[trial.ending])
+        if trial.reason:
+            self._storage.set_trial_user_attr(mirrored, "reason", trial.reason)
+        values = None if now.value is None else [now.value]
+        self._storage.set_trial_state_values(mirrored, now.state, values)
 
 
 def _identity_of(search: Search) -> str:

@@ -180,7 +180,7 @@ class Runner:
     def _take(self, event: Event) -> None:
         self._ledger.record(event)
         self._progress.take(event)
-        self._ledger.mirror(self._progress)
+        self._ledger.follow(self._progress, event)
         self._observer.heard(self._progress, event)
         if isinstance(event, Ended) and event.ending is Ending.INVALID:
             self._give_up_if_none_is_valid(event)

@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -225,3 +226,53 @@ def test_the_study_of_another_search_is_refused(
     with pytest.raises(FolderError, match=r"search\.db remembers another search"):
         Ledger(folder, search_of(**{"searcher": RANDOM, **other}))
     Ledger(folder, search).close()
+
+
+def _mirrored(folder: SearchFolder, search: Search) -> list[tuple[object, ...]]:
+    ledger = Ledger(folder, search)
+    trials = ledger._study.trials
+    ledger.close()
+    return [(t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in trials]
+
+
+def test_trials_followed_event_by_event_are_those_that_are_mirrored_at_once(
+    search: Search, tmp_path: Path
+) -> None:
+    """Also if the search is killed after an event, before its trial has followed."""
+    at_once, followed = (SearchFolder.create(tmp_path / name, "waves") for name in ("a", "b"))
+    ledger = Ledger(at_once, search)
+    ledger.mirror(Progress(search, EVENTS))
+    ledger.close()
+
+    for index, event in enumerate(EVENTS):
+        ledger = Ledger(followed, search)
+        progress = Progress(search, ledger.events())
+        ledger.mirror(progress)
+        ledger.record(event)
+        progress.take(event)
+        if index % 3:
+            ledger.follow(progress, event)
+        ledger.close()
+    ledger = Ledger(followed, search)
+    ledger.mirror(Progress(search, EVENTS))
+    ledger.close()
+    assert _mirrored(followed, search) == _mirrored(at_once, search)
+
+
+def test_following_an_event_reads_no_other_trial(
+    folder: SearchFolder, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a search of many trials would spend its time on that."""
+    ledger, progress = Ledger(folder, search), Progress(search)
+    ledger.mirror(progress)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("all trials are read")
+
+    monkeypatch.setattr(RDBStorage, "get_all_trials", refuse)
+    for event in EVENTS:
+        ledger.record(event)
+        progress.take(event)
+        ledger.follow(progress, event)
+    monkeypatch.undo()
+    assert len(_mirrored(folder, search)) == 5
