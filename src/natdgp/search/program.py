@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from natdgp.local.exits import MISUSED
+from natdgp.local.exits import REFUSED
 from natdgp.local.lifeline import Lifeline
 from natdgp.local.quiet import quiet_the_stack
 
@@ -45,7 +45,7 @@ def main(lock: Path, run: Path) -> int:
         )
     except (FolderError, DataError, RequestRefused, NotSaved) as error:
         console.print(str(error), soft_wrap=True)
-        return MISUSED
+        return REFUSED
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from natdgp.local.exits import MISUSED
+from natdgp.local.exits import REFUSED
 from natdgp.local.folder import RunFolder
 from natdgp.local.verdicts import Verdicts
 from natdgp.search.decisions import Ending, Verdict
@@ -70,15 +70,16 @@ class Runner:
         self._free = list(environments)
         self._jobs: dict[int, tuple[Job, Mapping[str, str]]] = {}
         self.signal: signal.Signals | None = None
+        self._gave_up: SearchError | None = None
 
     def run(self) -> None:
-        """Run to the end, or to the first signal.
+        """Run to the end, or to the first signal or error; either has the other trials saved.
 
         :raises SearchError: if something is wrong with the request, or no point can be trained.
         """
         try:
             while self._start_trials() or self._jobs:
-                if self.signal is not None:
+                if self._ends_early:
                     for job, _ in self._jobs.values():
                         job.ask_to_end()
                 heard = [self._look_after(number) for number in list(self._jobs)]
@@ -88,15 +89,25 @@ class Runner:
         finally:
             for job, _ in self._jobs.values():
                 job.kill()
+        if self._gave_up is not None:
+            raise self._gave_up
 
     def ask_to_end(self, number: signal.Signals) -> None:
         """Have the trials that are under way saved, and start no others."""
         self.signal = number
 
+    @property
+    def _ends_early(self) -> bool:
+        return self.signal is not None or self._gave_up is not None
+
+    def _give_up(self, why: str) -> None:
+        """Have the trials that are under way saved, start no others, and say why."""
+        self._gave_up = self._gave_up or SearchError(why)
+
     def _start_trials(self) -> bool:
         """Start as many trials as may be; returns whether any was."""
         begun = False
-        while self.signal is None and self._free:
+        while not self._ends_early and self._free:
             waiting = [trial for trial in self._progress.open if trial.number not in self._jobs]
             if not waiting:
                 break
@@ -162,12 +173,12 @@ class Runner:
             return Ended(number, _ENDINGS[trial.verdict])
         if trial.verdict is Verdict.GO_ON and status == 0:
             return Ended(number, Ending.COMPLETED)
-        if self.signal is not None:
+        if status == REFUSED:
+            self._give_up(f"trial {number}: {job.last_words}")
+        if self._ends_early:
             return None
         if (why := job.invalid_because) is not None:
             return Ended(number, Ending.INVALID, why)
-        if status == MISUSED:
-            raise SearchError(f"trial {number}: {job.last_words}")
         killed = f"ended by {signal.Signals(-status).name}" if status < 0 else None
         return Ended(number, Ending.FAILED, killed or job.last_words)
 
@@ -188,7 +199,7 @@ class Runner:
     def _give_up_if_none_is_valid(self, event: Ended) -> None:
         count = self._progress.invalid_in_a_row
         if count >= INVALID_IN_A_ROW and replaces_invalid(self._progress.search):
-            raise SearchError(
+            self._give_up(
                 f"{count} trials in a row were invalid, the last because {event.reason}; "
                 "change the space"
             )

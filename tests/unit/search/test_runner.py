@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -291,6 +292,25 @@ def test_a_request_that_is_wrong_ends_the_search_with_its_words(
     with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
         go_on(folder)
     assert not Ledger(folder, read_search(folder.config)).events()
+
+
+def test_a_request_that_is_wrong_has_the_other_trials_saved(
+    search_of: Write, tmp_path: Path
+) -> None:
+    search = search_of(searcher=RANDOM, description="refused beside another")
+    folder = claim(tmp_path / "search", search)
+    with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
+        go_on(folder, jobs=2)
+    assert (folder.trial(1) / "checkpoints" / "step-00000002" / RECORD).is_file()
+    assert Ledger(folder, search).events() == [Validated(1, 2, 2, ANY)]
+
+
+def test_a_trial_that_exits_as_one_that_is_misused_has_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="exits"))
+    failed = [trial for trial in go_on(folder).trials if trial.ending is Ending.FAILED]
+    assert {trial.reason for trial in failed} == {"of its own accord"}
 
 
 def test_an_interrupted_search_is_gone_on_with_where_it_was(
