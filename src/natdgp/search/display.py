@@ -71,7 +71,7 @@ class SearchDisplay:
         if taken <= 0 or all(trial.ending is None for trial in progress.trials):
             return "known after the first trial"
         per_step = (time.monotonic() - self._began) / taken
-        return f"about {time_in_words(per_step * steps_left(progress, self._cost))}"
+        return f"about {time_in_words(per_step * steps_left(progress))}"
 
     def _tell_end(self, progress: Progress, trial: Trial) -> None:
         metric, value = progress.search.searcher.metric, progress.best_value(trial)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from natdgp.search.decisions import Decision, Ending, Verdict
+from natdgp.search.decisions import Decision, Ending, Outlook, Verdict
 from natdgp.search.draws import point_of, seed_of
 from natdgp.search.events import Event, Validated
 from natdgp.search.searchers import searcher_of
@@ -74,6 +74,11 @@ class Progress:
     def rung(self, trial: Trial) -> str:
         """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
         return self._searcher.rung(trial.number)
+
+    @property
+    def outlook(self) -> Outlook:
+        """How far trials are likely to be trained."""
+        return self._searcher.outlook()
 
     def best_value(self, trial: Trial) -> float | None:
         """The best value of a trial so far; an invalid one has none."""
