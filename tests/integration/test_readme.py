@@ -106,5 +106,5 @@ def test_check_as_readme_says(clone: Path) -> None:
 def test_search_as_readme_says(clone: Path) -> None:
     shorter = [*SHORTER, "--set=searcher.max_time=6", "--set=hyperparameters.model.layers=1"]
     output = _run(clone, *COMMANDS[6].split(), *shorter, "--trials", "1")
-    assert "1 trials (1 completed), 6 steps" in output
+    assert "1 trial (1 completed), 6 steps" in output
     assert "natdgp.load('runs/natdgp-flights-adaptive')" in output

@@ -147,6 +147,6 @@ def test_trials_may_have_several_slots(
     output = _search(
         write_experiment(searched_experiment), "--out", root, "--slots", 2, "--trials", 1
     )
-    assert "1 trials (1 completed), 12 steps" in output
+    assert "1 trial (1 completed), 12 steps" in output
     assert "Going on" not in (SearchFolder(root).trial(0) / "output.log").read_text()
     assert list(_values(RunFolder(SearchFolder(root).trial(0)))) == [4, 8, 12]

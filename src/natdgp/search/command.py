@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -14,7 +17,14 @@ from natdgp.local.exits import MISUSED
 from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
-from natdgp.settings import read_search
+from natdgp.settings import Problem, Search, SettingsError, read_search
+
+FIELDS: Final = {
+    "trials": "searcher.max_trials",
+    "seed": "reproducibility.experiment_seed",
+    "slots": "resources.slots_per_trial",
+}
+"""What options say about fields of the file."""
 
 
 def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,7 +67,7 @@ def _search(parsed: argparse.Namespace) -> int:
         )
     if parsed.jobs < 1:
         return _misused(f"--jobs is {parsed.jobs}, but at least one trial has to be under way")
-    search = None if parsed.file is None else read_search(parsed.file, _overrides(parsed))
+    search = None if parsed.file is None else _read(parsed)
     choose_device(parsed.device)
     quiet_the_stack()
 
@@ -90,14 +100,27 @@ def _search(parsed: argparse.Namespace) -> int:
         return _misused(str(error))
 
 
-def _overrides(parsed: argparse.Namespace) -> list[str]:
-    """What the command line says about fields of the file."""
+def _read(parsed: argparse.Namespace) -> Search:
+    """The search of the file and the options, any problem told in terms of what was written."""
     said = {
-        "searcher.max_trials": parsed.trials,
-        "reproducibility.experiment_seed": parsed.seed,
-        "resources.slots_per_trial": parsed.slots,
+        f"--{option} {value}": f"{path}={value}"
+        for option, path in FIELDS.items()
+        if (value := getattr(parsed, option)) is not None
     }
-    return [*parsed.overrides, *(f"{path}={v}" for path, v in said.items() if v is not None)]
+    try:
+        return read_search(parsed.file, [*parsed.overrides, *said.values()])
+    except SettingsError as error:
+        written = {f"--set {override}": option for option, override in said.items()}
+        raise SettingsError(_as_written(problem, written) for problem in error.problems) from None
+
+
+def _as_written(problem: Problem, written: Mapping[str, str]) -> Problem:
+    option = written.get(problem.file or "", problem.file)
+    if option == problem.file or not problem.unknown:
+        return replace(problem, file=option)
+    message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
+    remedy = "leave --trials out, or choose one of these as searcher.name"
+    return replace(problem, file=option, message=message, remedy=remedy)
 
 
 def _misused(message: str) -> int:

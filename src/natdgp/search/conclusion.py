@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import shutil
 
 from rich.console import Console
 
-from natdgp.local.folder import RunFolder, link_to
+from natdgp.local.folder import Checkpoint, RunFolder, link_to
 from natdgp.search.folder import SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.page import write_page
-from natdgp.search.progress import Progress
-from natdgp.search.words import point_in_words, state_of
+from natdgp.search.progress import Progress, Trial
+from natdgp.search.words import point_in_words, state_of, trials_in_words
 
 
 def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool:
-    """Write and print the outcome; returns whether any trial has a value."""
+    """Write and print the outcome; returns whether any trial has a value and a checkpoint."""
     write_leaderboard(folder, progress)
-    best = progress.ranked()[0]
-    value = progress.best_value(best)
     console.print(_endings(progress), soft_wrap=True)
-    if value is None:
+    first = progress.ranked()[0]
+    if progress.best_value(first) is None:
         console.print(f"No trial has a value; {folder.leaderboard} says why.", soft_wrap=True)
         return False
     write_page(folder, progress)
-    run = RunFolder(folder.trial(best.number))
-    shutil.copyfile(run.config, folder.best_config)
-    link_to(folder.best, run.best.resolve())
+    found = _best(folder, progress)
+    if found is None:
+        console.print(
+            f"No trial with a value left a checkpoint; {folder.leaderboard} says why.",
+            soft_wrap=True,
+        )
+        return False
+    best, checkpoint = found
+    shutil.copyfile(RunFolder(folder.trial(best.number)).config, folder.best_config)
+    link_to(folder.best, checkpoint.path)
+    words, foremost = _described(progress, best, checkpoint.steps), _described(progress, first)
+    if words != foremost:
+        console.print(f"No checkpoint is left of {foremost}.", soft_wrap=True)
+    console.print(f"Best: {words}: {point_in_words(progress.search, best)}", soft_wrap=True)
+    _tell_places(console, folder)
+    return True
 
-    metric, root = progress.search.searcher.metric, folder.shown
-    console.print(
-        f"Best: trial {best.number}, {metric} {value:.4f} after step {progress.best_steps(best)}: "
-        f"{point_in_words(progress.search, best)}",
-        soft_wrap=True,
-    )
+
+def _best(folder: SearchFolder, progress: Progress) -> tuple[Trial, Checkpoint] | None:
+    """The checkpoint with the best value, and its trial; any other only if none has a value."""
+    saved = [
+        (trial, checkpoint)
+        for trial in progress.ranked()
+        if progress.best_value(trial) is not None
+        for checkpoint in RunFolder(folder.trial(trial.number)).checkpoints()
+    ]
+
+    def rank(found: tuple[Trial, Checkpoint]) -> float:
+        trial, checkpoint = found
+        value = trial.values.get(checkpoint.steps)
+        return math.inf if value is None else progress.rank(value)
+
+    return min(saved, key=rank, default=None)
+
+
+def _described(progress: Progress, trial: Trial, steps: int | None = None) -> str:
+    """A trial by its value after so many steps, or by its best one."""
+    best = progress.best_steps(trial)
+    at = steps if steps in trial.values else best
+    assert at is not None, "it has a value"
+    saved = "" if steps in (None, at) else f" (its checkpoint is of step {steps})"
+    metric = progress.search.searcher.metric
+    return f"trial {trial.number}, {metric} {trial.values[at]:.4f} after step {at}{saved}"
+
+
+def _tell_places(console: Console, folder: SearchFolder) -> None:
+    root = folder.shown
     console.print(f"Saved under {root}:", soft_wrap=True)
     for name, what in {
         "leaderboard.csv": "all trials, the best first",
@@ -45,11 +82,10 @@ def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool
         "search.db": "all that happened, an Optuna study",
     }.items():
         console.print(f"  {name:<17} {what}", soft_wrap=True)
-    return True
 
 
 def _endings(progress: Progress) -> str:
     states = [state_of(trial) for trial in progress.trials]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     steps = sum(trial.steps for trial in progress.trials)
-    return f"{len(states)} trials ({counts}), {steps:,} steps"
+    return f"{trials_in_words(len(states))} ({counts}), {steps:,} steps"

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from natdgp.search.draws import point_of
 from natdgp.search.progress import Progress
 from natdgp.search.searchers import most_trials
 from natdgp.settings import Search
-from natdgp.settings.brackets import Bracket, brackets_of
-from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import Point
 from natdgp.settings.spans import in_batches
 
@@ -30,7 +27,7 @@ def cost_of(search: Search) -> Cost:
     """The cost of a search from its beginning."""
     trials = most_trials(search)
     steps = sum(full_length(search, point_of(search, number)) for number in range(trials))
-    return Cost(trials, steps, math.ceil(steps * _share_trained(search)))
+    return Cost(trials, steps, steps_left(Progress(search)))
 
 
 def full_length(search: Search, point: Point) -> int:
@@ -42,29 +39,13 @@ def full_length(search: Search, point: Point) -> int:
     )
 
 
-def steps_left(progress: Progress, cost: Cost) -> int:
+def steps_left(progress: Progress) -> int:
     """Steps that are likely to come: those of open trials, and of trials yet to be created."""
-    search = progress.search
-    if not isinstance(search.searcher, HalvingSearcher):
-        to_come = range(len(progress.trials), cost.trials)
-        lengths = [full_length(search, trial.point) - trial.steps for trial in progress.open]
-        return sum(lengths) + sum(full_length(search, point_of(search, n)) for n in to_come)
-    taken = sum(trial.steps for trial in progress.trials)
-    return max(cost.likely_steps - taken, 0) if progress.open else 0
-
-
-def _share_trained(search: Search) -> float:
-    if not isinstance(search.searcher, HalvingSearcher):
-        return 1.0
-    brackets = brackets_of(search.searcher)
-    everything = sum(bracket.max_trials for bracket in brackets) * search.searcher.max_time
-    return sum(map(_likely_length, brackets)) / everything
-
-
-def _likely_length(bracket: Bracket) -> float:
-    """Of all trials of a bracket together, in units of time_metric."""
-    reached = [bracket.max_trials / bracket.divisor**rung for rung in range(len(bracket.rungs))]
-    spans = [
-        length - before for before, length in zip((0, *bracket.rungs), bracket.rungs, strict=False)
-    ]
-    return sum(max(trials, 1) * span for trials, span in zip(reached, spans, strict=True))
+    search, outlook = progress.search, progress.outlook
+    steps = 0.0
+    for trial in progress.open:
+        end = outlook.ends.get(trial.number, 1.0) * full_length(search, trial.point)
+        steps += max(end - trial.steps, 0)
+    for number, share in enumerate(outlook.to_come, start=len(progress.trials)):
+        steps += share * full_length(search, point_of(search, number))
+    return round(steps)

@@ -36,6 +36,16 @@ class Decision:
     verdict: Verdict = Verdict.GO_ON
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """How far trials are likely to be trained, as shares of their full length."""
+
+    ends: dict[int, float]
+    """Of those that were created; one that is not named goes on to its full length."""
+    to_come: tuple[float, ...]
+    """Of those that are yet to be created."""
+
+
 class Searcher(Protocol):
     """Decides which trials there are and which go on.
 
@@ -58,3 +68,6 @@ class Searcher(Protocol):
 
     def rung(self, trial: int) -> str:
         """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
+
+    def outlook(self) -> Outlook:
+        """What is likely to come, if trials are stopped as intended."""

@@ -18,6 +18,7 @@ from natdgp.search.words import (
     point_in_words,
     state_of,
     time_in_words,
+    trials_in_words,
     values_of,
 )
 
@@ -70,7 +71,7 @@ class SearchDisplay:
         if taken <= 0 or all(trial.ending is None for trial in progress.trials):
             return "known after the first trial"
         per_step = (time.monotonic() - self._began) / taken
-        return f"about {time_in_words(per_step * steps_left(progress, self._cost))}"
+        return f"about {time_in_words(per_step * steps_left(progress))}"
 
     def _tell_end(self, progress: Progress, trial: Trial) -> None:
         metric, value = progress.search.searcher.metric, progress.best_value(trial)
@@ -88,7 +89,7 @@ class SearchDisplay:
         value = progress.best_value(best)
         standing = f"best so far {value:.4f} (trial {best.number}), " if value is not None else ""
         return (
-            f"{standing}{ended} of {self._cost.trials} trials, time left: "
+            f"{standing}{ended} of {trials_in_words(self._cost.trials)}, time left: "
             f"{self.time_left(progress)}"
         )
 

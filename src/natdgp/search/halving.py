@@ -11,7 +11,7 @@ import bisect
 import math
 from collections.abc import Iterator
 
-from natdgp.search.decisions import Decision, Ending, Verdict
+from natdgp.search.decisions import Decision, Ending, Outlook, Verdict
 from natdgp.settings.brackets import Bracket
 
 
@@ -27,6 +27,7 @@ class Halving:
         self._sign = 1.0 if smaller_is_better else -1.0
         self._rungs: list[list[tuple[float, int]]] = [[] for _ in bracket.rungs]
         self._rung_of: dict[int, int] = {}
+        self._reached: dict[int, int] = {}
         self._ended: set[int] = set()
         self._invalid = 0
 
@@ -37,7 +38,7 @@ class Halving:
         """Results of a trial that has been stopped or has ended change nothing."""
         if trial in self._ended:
             return Decision()
-        verdict = self._judge(trial, length, self._sign * value)
+        verdict = self._judge(trial, length, self._order(value))
         if verdict is Verdict.GO_ON:
             return Decision()
         self._ended.add(trial)
@@ -57,8 +58,39 @@ class Halving:
         return Decision()
 
     def rung(self, trial: int) -> str:
-        reached = sum(any(entry[1] == trial for entry in rung) for rung in self._rungs)
-        return f"{reached} of {len(self._rungs)}"
+        return f"{self._reached.get(trial, 0)} of {len(self._rungs)}"
+
+    def outlook(self) -> Outlook:
+        """By the first rung that each trial is yet to reach, which it is sure to."""
+        ends = self._likely_ends()
+        return Outlook(
+            {n: 0.0 if n in self._ended else ends[rung] for n, rung in self._rung_of.items()},
+            (ends[0],) * self._to_come,
+        )
+
+    def _likely_ends(self) -> list[float]:
+        """Of trials that are yet to reach each rung.
+
+        At a rung one trial in `divisor` goes on, but one at least: the first to get there.
+        """
+        heading = [0] * len(self._rungs)
+        for trial, rung in self._rung_of.items():
+            heading[rung] += trial not in self._ended
+        passed, expected, chances = max(self._rung_of.values(), default=0), float(self._to_come), []
+        for rung, count in enumerate(heading):
+            expected += count
+            sure = rung >= passed and expected > 0
+            chances.append(max(1 / self._bracket.divisor, min(1 / expected, 1) if sure else 0.0))
+            expected *= chances[-1]
+        ends = [1.0]
+        lengths = [length / self._bracket.rungs[-1] for length in self._bracket.rungs]
+        for length, chance in zip(lengths[-2::-1], chances[-2::-1], strict=True):
+            ends.insert(0, length + chance * (ends[0] - length))
+        return ends
+
+    def _order(self, value: float) -> float:
+        """The smaller the better; what is no number is as bad as a failure."""
+        return self._sign * value if math.isfinite(value) else math.inf
 
     def _judge(self, trial: int, length: int, value: float) -> Verdict:
         """Pass all rungs that the trial has reached: validations may skip some."""
@@ -68,6 +100,7 @@ class Halving:
             if length < self._bracket.rungs[rung]:
                 return Verdict.GO_ON
             place = self._insert(rung, trial, value)
+            self._reached[trial] = rung + 1
             if rung == top:
                 return Verdict.TOP
             if place >= max(int(len(self._rungs[rung]) / self._bracket.divisor), 1):
@@ -83,8 +116,11 @@ class Halving:
 
     def _one_more(self) -> tuple[int, ...]:
         """A new trial, unless there are as many as there may be; invalid ones do not count."""
-        full = len(self._rung_of) - self._invalid >= self._bracket.max_trials
-        return () if full else (self._create(),)
+        return (self._create(),) if self._to_come else ()
+
+    @property
+    def _to_come(self) -> int:
+        return max(self._bracket.max_trials - len(self._rung_of) + self._invalid, 0)
 
     def _create(self) -> int:
         number = next(self._numbers)

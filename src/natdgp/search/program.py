@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from natdgp.local.exits import MISUSED
+from natdgp.local.exits import REFUSED
 from natdgp.local.lifeline import Lifeline
 from natdgp.local.quiet import quiet_the_stack
 
@@ -46,7 +46,7 @@ def main(lock: Path, run: Path) -> int:
         )
     except (FolderError, DataError, RequestRefused, NotSaved) as error:
         console.print(str(error), soft_wrap=True)
-        return MISUSED
+        return REFUSED
 
 
 if __name__ == "__main__":

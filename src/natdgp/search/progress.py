@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from natdgp.search.decisions import Decision, Ending, Verdict
+from natdgp.search.decisions import Decision, Ending, Outlook, Verdict
 from natdgp.search.draws import point_of, seed_of
 from natdgp.search.events import Event, Validated
 from natdgp.search.searchers import searcher_of
@@ -44,6 +44,8 @@ class Progress:
     def __init__(self, search: Search, events: Iterable[Event] = ()) -> None:
         self.search = search
         self.trials: list[Trial] = []
+        self.invalid_in_a_row = 0
+        """How many of the trials that ended last were invalid."""
         self._searcher = searcher_of(search)
         self._create(self._searcher.start())
         for event in events:
@@ -59,6 +61,8 @@ class Progress:
             trial.verdict = decision.verdict
         else:
             trial.ending, trial.reason = event.ending, event.reason
+            invalid = event.ending is Ending.INVALID
+            self.invalid_in_a_row = self.invalid_in_a_row + 1 if invalid else 0
             decision = self._searcher.ended(event.trial, event.ending)
         self._create(decision)
 
@@ -67,20 +71,19 @@ class Progress:
         """Trials that have not ended, in the order in which they were created."""
         return [trial for trial in self.trials if trial.ending is None]
 
-    @property
-    def running_invalid(self) -> int:
-        """How many of the latest trials that ended were invalid, in a row."""
-        ended = [trial for trial in reversed(self.trials) if trial.ending is not None]
-        return len(list(itertools.takewhile(lambda t: t.ending is Ending.INVALID, ended)))
-
     def rung(self, trial: Trial) -> str:
         """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
         return self._searcher.rung(trial.number)
 
+    @property
+    def outlook(self) -> Outlook:
+        """How far trials are likely to be trained."""
+        return self._searcher.outlook()
+
     def best_value(self, trial: Trial) -> float | None:
         """The best value of a trial so far; an invalid one has none."""
         values = () if trial.ending is Ending.INVALID else trial.values.values()
-        return min(values, key=self._rank, default=None)
+        return min(values, key=self.rank, default=None)
 
     def best_steps(self, trial: Trial) -> int | None:
         """The steps at which a trial was best."""
@@ -93,9 +96,12 @@ class Progress:
 
     def _place(self, trial: Trial) -> tuple[bool, float, int]:
         best = self.best_value(trial)
-        return (best is None, 0.0 if best is None else self._rank(best), trial.number)
+        return (best is None, 0.0 if best is None else self.rank(best), trial.number)
 
-    def _rank(self, value: float) -> float:
+    def rank(self, value: float) -> float:
+        """A key that sorts the best value first, and what is no number last."""
+        if not math.isfinite(value):
+            return math.inf
         return value if self.search.searcher.smaller_is_better else -value
 
     def _create(self, decision: Decision) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from natdgp.local.exits import MISUSED
+from natdgp.local.exits import REFUSED
 from natdgp.local.folder import RunFolder
 from natdgp.local.verdicts import Verdicts
 from natdgp.search.decisions import Ending, Verdict
@@ -16,6 +16,7 @@ from natdgp.search.folder import SearchFolder
 from natdgp.search.job import PROGRAM, Job, validations_of
 from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
+from natdgp.search.searchers import replaces_invalid
 from natdgp.search.trials import run_folder_of
 from natdgp.settings import SettingsError
 from natdgp.settings.searchers import HalvingSearcher
@@ -24,7 +25,8 @@ PAUSE: Final = 0.05
 """Seconds between two looks at the trials."""
 
 INVALID_IN_A_ROW: Final = 20
-"""After so many a search gives up: it would go on for ever where no point can be trained."""
+"""After so many a search that replaces them gives up: it would go on for ever where no point can be
+trained."""
 
 
 class SearchError(RuntimeError):
@@ -68,15 +70,16 @@ class Runner:
         self._free = list(environments)
         self._jobs: dict[int, tuple[Job, Mapping[str, str]]] = {}
         self.signal: signal.Signals | None = None
+        self._gave_up: SearchError | None = None
 
     def run(self) -> None:
-        """Run to the end, or to the first signal.
+        """Run to the end, or to the first signal or error; either has the other trials saved.
 
         :raises SearchError: if something is wrong with the request, or no point can be trained.
         """
         try:
             while self._start_trials() or self._jobs:
-                if self.signal is not None:
+                if self._ends_early:
                     for job, _ in self._jobs.values():
                         job.ask_to_end()
                 heard = [self._look_after(number) for number in list(self._jobs)]
@@ -86,15 +89,25 @@ class Runner:
         finally:
             for job, _ in self._jobs.values():
                 job.kill()
+        if self._gave_up is not None:
+            raise self._gave_up
 
     def ask_to_end(self, number: signal.Signals) -> None:
         """Have the trials that are under way saved, and start no others."""
         self.signal = number
 
+    @property
+    def _ends_early(self) -> bool:
+        return self.signal is not None or self._gave_up is not None
+
+    def _give_up(self, why: str) -> None:
+        """Have the trials that are under way saved, start no others, and say why."""
+        self._gave_up = self._gave_up or SearchError(why)
+
     def _start_trials(self) -> bool:
         """Start as many trials as may be; returns whether any was."""
         begun = False
-        while self.signal is None and self._free:
+        while not self._ends_early and self._free:
             waiting = [trial for trial in self._progress.open if trial.number not in self._jobs]
             if not waiting:
                 break
@@ -125,7 +138,7 @@ class Runner:
 
         :returns: the steps of that checkpoint.
         """
-        saved = max((checkpoint.steps for checkpoint in run.checkpoints()), default=-1)
+        saved = _saved(run)
         for report in list(validations_of(run)):
             if max(trial.values, default=-1) < report["steps_completed"] <= saved:
                 self._take(self._validated(trial.number, report))
@@ -150,18 +163,22 @@ class Runner:
         return True
 
     def _ended(self, number: int, job: Job, status: int) -> Ended | None:
-        """How the process of a trial ended; None if it has to go on another time."""
-        verdict = self._progress.trials[number].verdict
-        if verdict is not Verdict.GO_ON:
-            return Ended(number, _ENDINGS[verdict])
-        if status == 0:
+        """How the process of a trial ended; None if it has to go on another time.
+
+        One that was judged to end has done so in order, whatever its status, if it left the
+        checkpoint of the validation that was judged.
+        """
+        trial = self._progress.trials[number]
+        if trial.verdict is not Verdict.GO_ON and _saved(job.run) == trial.steps:
+            return Ended(number, _ENDINGS[trial.verdict])
+        if trial.verdict is Verdict.GO_ON and status == 0:
             return Ended(number, Ending.COMPLETED)
-        if self.signal is not None:
+        if status == REFUSED:
+            self._give_up(f"trial {number}: {job.last_words}")
+        if self._ends_early:
             return None
         if (why := job.invalid_because) is not None:
             return Ended(number, Ending.INVALID, why)
-        if status == MISUSED:
-            raise SearchError(f"trial {number}: {job.last_words}")
         killed = f"ended by {signal.Signals(-status).name}" if status < 0 else None
         return Ended(number, Ending.FAILED, killed or job.last_words)
 
@@ -174,13 +191,23 @@ class Runner:
     def _take(self, event: Event) -> None:
         self._ledger.record(event)
         self._progress.take(event)
-        self._ledger.mirror(self._progress)
+        self._ledger.follow(self._progress, event)
         self._observer.heard(self._progress, event)
-        if self._progress.running_invalid >= INVALID_IN_A_ROW:
-            raise SearchError(
-                f"{INVALID_IN_A_ROW} trials in a row were invalid, the last because "
-                f"{self._progress.trials[event.trial].reason}; change the space"
+        if isinstance(event, Ended) and event.ending is Ending.INVALID:
+            self._give_up_if_none_is_valid(event)
+
+    def _give_up_if_none_is_valid(self, event: Ended) -> None:
+        count = self._progress.invalid_in_a_row
+        if count >= INVALID_IN_A_ROW and replaces_invalid(self._progress.search):
+            self._give_up(
+                f"{count} trials in a row were invalid, the last because {event.reason}; "
+                "change the space"
             )
+
+
+def _saved(run: RunFolder) -> int:
+    """Steps of the latest checkpoint; -1: there is none."""
+    return max((checkpoint.steps for checkpoint in run.checkpoints()), default=-1)
 
 
 _ENDINGS: Final = {Verdict.STOP: Ending.STOPPED, Verdict.TOP: Ending.COMPLETED}

@@ -28,8 +28,13 @@ def searcher_of(search: Search) -> Searcher:
         most_trials(search),
         concurrent,
         numbers,
-        replaces_invalid=isinstance(settings, RandomSearcher),
+        replaces_invalid=replaces_invalid(search),
     )
+
+
+def replaces_invalid(search: Search) -> bool:
+    """Whether an invalid trial gives way to another point."""
+    return isinstance(search.searcher, RandomSearcher | HalvingSearcher)
 
 
 def most_trials(search: Search) -> int:

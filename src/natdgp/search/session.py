@@ -23,6 +23,7 @@ from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress
 from natdgp.search.runner import Runner, SearchError
+from natdgp.search.words import trials_in_words
 from natdgp.settings import Search, read_search
 from natdgp.settings.configuration import trial_of
 
@@ -108,8 +109,8 @@ def _announcement(folder: SearchFolder, search: Search, progress: Progress, cost
     done = f"; {ended} have ended already" if ended else ""
     return (
         f"{begun} {folder.shown}\n"
-        f"{search.searcher.name}: {cost.trials} trials, {steps}{done}. An estimate of time follows "
-        "after the first trial."
+        f"{search.searcher.name}: {trials_in_words(cost.trials)}, {steps}{done}. "
+        "An estimate of time follows after the first trial."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from natdgp.search.decisions import Decision, Ending
+from natdgp.search.decisions import Decision, Ending, Outlook
 
 
 class Succession:
@@ -35,6 +35,9 @@ class Succession:
 
     def rung(self, trial: int) -> str:
         return ""
+
+    def outlook(self) -> Outlook:
+        return Outlook({}, (1.0,) * self._left)
 
     def _create(self, count: int) -> Decision:
         self._left -= count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from natdgp.search.decisions import Decision, Ending, Searcher
+from natdgp.search.decisions import Decision, Ending, Outlook, Searcher
 
 
 class Tournament:
@@ -32,6 +32,13 @@ class Tournament:
 
     def rung(self, trial: int) -> str:
         return self._searcher_of[trial].rung(trial)
+
+    def outlook(self) -> Outlook:
+        outlooks = [searcher.outlook() for searcher in self._searchers]
+        return Outlook(
+            {trial: end for outlook in outlooks for trial, end in outlook.ends.items()},
+            tuple(end for outlook in outlooks for end in outlook.to_come),
+        )
 
     def _own(self, searcher: Searcher, decision: Decision) -> Decision:
         self._searcher_of.update(dict.fromkeys(decision.created, searcher))

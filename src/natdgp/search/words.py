@@ -36,6 +36,11 @@ def state_of(trial: Trial) -> str:
     return "open" if trial.ending is None else trial.ending.value
 
 
+def trials_in_words(count: int) -> str:
+    """`1 trial`, `2 trials`."""
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
 def how_far(progress: Progress, trial: Trial) -> str:
     """`step 250, rung 1 of 3`."""
     rung = progress.rung(trial)

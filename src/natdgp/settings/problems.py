@@ -40,6 +40,8 @@ class Problem:
     """What to do."""
     line: int | None = None
     file: str | None = None
+    unknown: bool = False
+    """Whether there is no such field."""
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
@@ -152,6 +154,7 @@ def _unknown_field(path: str, received: object, known: Sequence[str]) -> Problem
         received,
         f"there is no field {name}; allowed here: {', '.join(names)}",
         f"did you mean {meant}?" if meant else "remove it",
+        unknown=True,
     )
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from natdgp.local.exits import MISUSED, REFUSED
 from natdgp.local.lifeline import Lifeline
 from tests.unit.search.made_up import RECORD, value_at_step
 
@@ -24,6 +25,8 @@ def main(lock: Path, run: Path) -> int:
     config = YAML(typ="safe", pure=True).load(run / "config.yaml")
     rate = config["hyperparameters"]["adam"]["learning_rate"]
     ending = config.get("description", "")
+    if "beside" in ending:
+        signal.signal(signal.SIGTERM, lambda *_: (run / "asked").touch())
     saved = sorted((run / "checkpoints").glob("step-*"))
     start = int(saved[-1].name[5:]) if saved else 0
     metrics = run / "metrics.jsonl"
@@ -44,20 +47,36 @@ def main(lock: Path, run: Path) -> int:
             return 1
         if rate > 0.03 and "killed" in ending:
             os.kill(os.getpid(), signal.SIGKILL)
-        if "refused" in ending:
+        if rate > 0.03 and "exits" in ending:
+            sys.stdout.write("of its own accord\n")
+            return MISUSED
+        if "refused" in ending and run.name == "trial-0000":
+            while "beside" in ending and not _validated(run.parent / "trial-0001"):
+                time.sleep(0.002)
             sys.stdout.write("waves.csv: no such file\n")
-            return 2
+            return REFUSED
         report = {"val_nlpd": value_at_step(rate, step), "batches": step}
         entry = {"group": "validation", "steps_completed": step, "metrics": report}
         with metrics.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         stop = _judged(run / "verdict.json", step)
+        if "beside" in ending:
+            while not (run / "asked").exists():
+                time.sleep(0.002)
+            stop = True
+        if "full" in ending and (stop or step == config["searcher"]["max_length"]["batches"]):
+            sys.stdout.write("no space left\n")
+            return 1
         if stop or step % 4 == 0:
             _save(run, step)
         if stop:
             return 143
     _save(run, config["searcher"]["max_length"]["batches"])
     return 0
+
+
+def _validated(run: Path) -> bool:
+    return (run / "metrics.jsonl").exists() and bool((run / "metrics.jsonl").read_text())
 
 
 def _judged(path: Path, step: int) -> bool:

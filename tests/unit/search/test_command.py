@@ -74,7 +74,10 @@ def test_a_request_that_is_wrong_is_told(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--trials", 0], "searcher.max_trials: received 0; must be a whole number above 0"),
+        (
+            ["--trials", 0],
+            "--trials 0: searcher.max_trials: received 0; must be a whole number above 0",
+        ),
         (["--set", "searcher.source_trial_id=3"], "names what only a cluster has"),
         (["--slots", 3], "must be a multiple of resources.slots_per_trial, 3"),
     ],
@@ -86,6 +89,20 @@ def test_a_search_that_is_wrong_is_told_with_the_option(
     assert status == 2
     assert expected in err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["single", "grid"])
+def test_a_number_of_trials_is_told_in_its_own_terms_to_be_for_other_searchers(
+    capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    searcher = {"name": name, "metric": "val_nlpd", "max_length": {"batches": 6}}
+    constants = {"global_batch_size": 32}
+    file = _file(searcher=searcher, hyperparameters=constants)
+    status, err = _main(capsys, file, "--trials", 3)
+    assert status == 2
+    assert "--trials 3: searcher.max_trials: received 3; this searcher has no number" in err
+    assert "random, async_halving, adaptive_asha have" in err
+    assert "--set" not in err
 
 
 def test_a_folder_that_is_taken_is_refused_with_the_way_on(
@@ -134,6 +151,17 @@ def test_a_search_says_what_it_costs_and_ends_with_its_best(folder: SearchFolder
     assert status == 0
     assert "Going on with" in screen
     assert "4 have ended already" in screen
+
+
+def test_one_trial_is_told_of_as_one(
+    search_of: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    search = search_of(searcher={**RANDOM, "max_trials": 1})
+    _, screen = _report(new_search(search, REPOSITORY, tmp_path / "mine"))
+    assert "random: 1 trial, 6 steps at most" in screen
+    assert "1 of 1 trial, " in screen
+    assert "1 trial (1 completed), 6 steps" in screen
 
 
 def test_an_interruption_saves_and_tells_the_way_on(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from natdgp.local.folder import FolderError
 from natdgp.search.conclusion import conclude
 from natdgp.search.decisions import Ending
 from natdgp.search.events import Ended, Event, Validated, from_plain, to_plain
@@ -20,7 +24,8 @@ from natdgp.search.ledger import Ledger
 from natdgp.search.page import PLOTS
 from natdgp.search.progress import Progress
 from natdgp.settings import Search
-from tests.unit.search.conftest import RANDOM, Write
+from tests.unit.search.conftest import CONFIG, RANDOM, Write
+from tests.unit.search.made_up import RECORD
 
 EVENTS: tuple[Event, ...] = (
     Validated(0, 2, 2, 3.5),
@@ -48,12 +53,18 @@ def folder(search: Search, tmp_path: Path) -> SearchFolder:
     return folder
 
 
-def _conclude(folder: SearchFolder, progress: Progress) -> tuple[bool, str]:
+def _conclude(
+    folder: SearchFolder, progress: Progress, saved: dict[int, tuple[int, ...]] | None = None
+) -> tuple[bool, str]:
+    """:param saved: steps of each trial's checkpoints; by default, all that were validated."""
     for trial in progress.trials:
         run = folder.trial(trial.number)
-        (run / "checkpoints" / "step-00000006").mkdir(parents=True)
+        run.mkdir()
         (run / "config.yaml").write_text(f"name: trial-{trial.number}\n")
-        (run / "best").symlink_to(run / "checkpoints" / "step-00000006")
+        for steps in trial.values if saved is None else saved.get(trial.number, ()):
+            checkpoint = run / "checkpoints" / f"step-{steps:08d}"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / RECORD).touch()
     console = Console(file=io.StringIO(), width=200)
     found = conclude(console, folder, progress)
     assert isinstance(console.file, io.StringIO)
@@ -92,6 +103,48 @@ def test_the_best_trial_is_at_hand(folder: SearchFolder, search: Search) -> None
     _conclude(folder, Progress(search, EVENTS))
     assert YAML(typ="safe").load(folder.best_config) == {"name": "trial-2"}
     assert folder.best.resolve() == folder.trial(2) / "checkpoints" / "step-00000006"
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_what_is_no_number_is_never_the_best(search: Search, value: float) -> None:
+    progress = Progress(search, (Validated(0, 2, 2, value), *EVENTS[1:]))
+    assert progress.best_value(progress.trials[0]) == 3.75
+    progress = Progress(search, (Validated(0, 2, 2, value), *EVENTS[3:]))
+    assert [trial.number for trial in progress.ranked()][:3] == [2, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("saved", "trial", "steps", "words"),
+    [
+        ({0: (2, 6), 4: (2,)}, 4, 2, "trial 4, val_nlpd 1.0000 after step 2: "),
+        ({0: (6,), 2: (2,)}, 2, 2, "trial 2, val_nlpd 1.2500 after step 2: "),
+        ({0: (6,)}, 0, 6, "trial 0, val_nlpd 3.7500 after step 6: "),
+        ({0: (4,)}, 0, 4, "trial 0, val_nlpd 3.5000 after step 2 (its checkpoint is of step 4): "),
+    ],
+)
+def test_the_best_trial_is_one_with_a_checkpoint(
+    folder: SearchFolder,
+    search: Search,
+    saved: dict[int, tuple[int, ...]],
+    trial: int,
+    steps: int,
+    words: str,
+) -> None:
+    found, screen = _conclude(folder, Progress(search, EVENTS), saved)
+    assert found
+    assert YAML(typ="safe").load(folder.best_config) == {"name": f"trial-{trial}"}
+    checkpoint = folder.trial(trial) / "checkpoints" / f"step-{steps:08d}"
+    assert folder.best.resolve(strict=True) == checkpoint
+    assert f"Best: {words}" in screen
+    assert "No checkpoint is left of trial 2, val_nlpd 1.0000 after step 6." in screen
+
+
+def test_a_search_without_a_checkpoint_says_so(folder: SearchFolder, search: Search) -> None:
+    found, screen = _conclude(folder, Progress(search, EVENTS), saved={})
+    assert not found
+    assert "No trial with a value left a checkpoint" in screen
+    assert not folder.best.is_symlink()
+    assert not folder.best_config.exists()
 
 
 def test_the_page_has_every_plot_and_needs_no_network(folder: SearchFolder, search: Search) -> None:
@@ -142,3 +195,84 @@ def test_the_ledger_remembers_events_in_their_order_and_mirrors_trials(
     assert study.trials[1].user_attrs == {"reason": "gamma is too long"}
     gamma = progress.trials[2].point["natural_gradient"]["gamma"]
     assert study.trials[2].params["natural_gradient.gamma"] == gamma
+
+
+@pytest.mark.parametrize("name", ["p?1", "a%20b", "a%b", "c#d", "e f", "{g}", "sqlite:///h"])
+def test_a_ledger_lies_in_its_own_folder_whatever_that_is_called(
+    search: Search, tmp_path: Path, name: str
+) -> None:
+    for each in (name, f"{name}2"):
+        folder = SearchFolder.create(tmp_path / each, "waves")
+        ledger = Ledger(folder, search)
+        assert not ledger.events()
+        ledger.record(EVENTS[0])
+        ledger.close()
+        assert folder.database.is_file()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "ripples"},
+        {"searcher": {**RANDOM, "max_trials": 5}},
+        {"reproducibility": {"experiment_seed": 6}},
+        {"hyperparameters": {**CONFIG["hyperparameters"], "global_batch_size": 32}},
+    ],
+)
+def test_the_study_of_another_search_is_refused(
+    folder: SearchFolder, search: Search, search_of: Write, other: dict[str, Any]
+) -> None:
+    Ledger(folder, search).close()
+    with pytest.raises(FolderError, match=r"search\.db remembers another search"):
+        Ledger(folder, search_of(**{"searcher": RANDOM, **other}))
+    Ledger(folder, search).close()
+
+
+def _mirrored(folder: SearchFolder, search: Search) -> list[tuple[object, ...]]:
+    ledger = Ledger(folder, search)
+    trials = ledger._study.trials
+    ledger.close()
+    return [(t.state, t.value, t.params, t.intermediate_values, t.user_attrs) for t in trials]
+
+
+def test_trials_followed_event_by_event_are_those_that_are_mirrored_at_once(
+    search: Search, tmp_path: Path
+) -> None:
+    """Also if the search is killed after an event, before its trial has followed."""
+    at_once, followed = (SearchFolder.create(tmp_path / name, "waves") for name in ("a", "b"))
+    ledger = Ledger(at_once, search)
+    ledger.mirror(Progress(search, EVENTS))
+    ledger.close()
+
+    for index, event in enumerate(EVENTS):
+        ledger = Ledger(followed, search)
+        progress = Progress(search, ledger.events())
+        ledger.mirror(progress)
+        ledger.record(event)
+        progress.take(event)
+        if index % 3:
+            ledger.follow(progress, event)
+        ledger.close()
+    ledger = Ledger(followed, search)
+    ledger.mirror(Progress(search, EVENTS))
+    ledger.close()
+    assert _mirrored(followed, search) == _mirrored(at_once, search)
+
+
+def test_following_an_event_reads_no_other_trial(
+    folder: SearchFolder, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a search of many trials would spend its time on that."""
+    ledger, progress = Ledger(folder, search), Progress(search)
+    ledger.mirror(progress)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("all trials are read")
+
+    monkeypatch.setattr(RDBStorage, "get_all_trials", refuse)
+    for event in EVENTS:
+        ledger.record(event)
+        progress.take(event)
+        ledger.follow(progress, event)
+    monkeypatch.undo()
+    assert len(_mirrored(folder, search)) == 5

@@ -39,6 +39,8 @@ def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -
             over.add(trial)
         elif trial not in over:
             length, value = rest[0], rest[1] if smaller else -rest[1]
+            if value != value or abs(value) == math.inf:
+                value = math.inf
             while verdict is Verdict.GO_ON and length >= bracket.rungs[at[trial]]:
                 better = sum(mark[0] == at[trial] and mark[2] < value for mark in marks)
                 marks.append((at[trial], trial, value))
@@ -81,7 +83,7 @@ def records(draw: st.DrawFn) -> tuple[Bracket, list[Happening], bool]:
                 "validated",
                 trial,
                 lengths[trial],
-                float(draw(st.integers(0, 4))),  # few values: ties
+                draw(st.sampled_from([0.0, 1.0, 2.0, 3.0, math.nan, math.inf, -math.inf])),  # ties
             )
         elif any(other[:2] == ("ended", trial) for other in happenings):
             continue
@@ -156,7 +158,17 @@ def test_the_values_of_an_invalid_trial_are_forgotten_and_another_takes_its_plac
 
 def test_a_failed_trial_counts_as_the_worst_at_its_rung(halving: Halving) -> None:
     assert halving.ended(0, Ending.FAILED) == Decision((3,))
+    assert halving.rung(0) == "0 of 3"
     assert halving.validated(1, 1, 1e300) == Decision()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("smaller", [True, False])
+def test_what_is_no_number_is_the_worst(value: float, *, smaller: bool) -> None:
+    halving = Halving(THREE, itertools.count(), smaller_is_better=smaller)
+    halving.start()
+    assert halving.validated(0, 1, 5.0) == Decision()
+    assert halving.validated(1, 1, value) == Decision((3,), Verdict.STOP)
 
 
 def test_no_more_trials_than_allowed_begin() -> None:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from natdgp.local.lifeline import Lifeline
 from natdgp.search import draws
-from natdgp.search.decisions import Ending
-from natdgp.search.events import Event
+from natdgp.search.decisions import Ending, Verdict
+from natdgp.search.events import Ended, Event, Validated
 from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.ledger import Ledger
@@ -203,7 +204,7 @@ def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
     assert wrong
     assert {trial.reason for trial in wrong} == {reason}
     completed = [trial for trial in progress.trials if trial.ending is Ending.COMPLETED]
-    assert len(completed) == 8 if ending is Ending.INVALID else 8 - len(wrong)
+    assert len(completed) == (8 if ending is Ending.INVALID else 8 - len(wrong))
     assert progress.ranked()[-1] in wrong
 
 
@@ -216,6 +217,16 @@ def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
     killed = [trial for trial in progress.trials if trial.ending is Ending.FAILED]
     assert killed
     assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
+
+
+def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    """One that validates at its end is judged to be at the top before it saves."""
+    progress = go_on(claim(tmp_path / "search", search_of(description="full")))
+    assert {trial.verdict for trial in progress.trials} == {Verdict.STOP, Verdict.TOP}
+    for trial in progress.trials:
+        assert (trial.ending, trial.reason) == (Ending.FAILED, "no space left")
 
 
 def test_a_point_that_is_no_settings_is_invalid_without_a_process(
@@ -246,6 +257,34 @@ def test_a_space_without_a_valid_point_ends_the_search(
         go_on(folder)
 
 
+def test_a_grid_has_all_its_points_tried_however_many_are_invalid(
+    search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(search: Search, trial: Trial) -> Experiment:
+        if trial.number <= INVALID_IN_A_ROW:
+            raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
+        return experiment_of(search, trial)
+
+    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    count = INVALID_IN_A_ROW + 2
+    rates = {"type": "double", "minval": 0.001, "maxval": 0.1, "count": count}
+    searcher = {"name": "grid", "metric": "val_nlpd", "max_length": {"batches": 6}}
+    hyperparameters = {"global_batch_size": 32, "adam": {"learning_rate": rates}}
+    search = search_of(searcher=searcher, hyperparameters=hyperparameters)
+    endings = [trial.ending for trial in go_on(claim(tmp_path / "search", search)).trials]
+    assert endings == [Ending.INVALID] * (count - 1) + [Ending.COMPLETED]
+
+
+def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
+    search_of: Write,
+) -> None:
+    search = search_of(searcher={**RANDOM, "max_concurrent_trials": 3})
+    events = (Ended(2, Ending.INVALID), Ended(0, Ending.INVALID), Ended(1, Ending.COMPLETED))
+    counts = [Progress(search, events[:count]).invalid_in_a_row for count in range(4)]
+    assert counts == [0, 1, 2, 0]
+    assert Progress(search, (*events[::-1], Validated(3, 2, 2, 1.0))).invalid_in_a_row == 2
+
+
 def test_a_request_that_is_wrong_ends_the_search_with_its_words(
     search_of: Write, tmp_path: Path
 ) -> None:
@@ -253,6 +292,25 @@ def test_a_request_that_is_wrong_ends_the_search_with_its_words(
     with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
         go_on(folder)
     assert not Ledger(folder, read_search(folder.config)).events()
+
+
+def test_a_request_that_is_wrong_has_the_other_trials_saved(
+    search_of: Write, tmp_path: Path
+) -> None:
+    search = search_of(searcher=RANDOM, description="refused beside another")
+    folder = claim(tmp_path / "search", search)
+    with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
+        go_on(folder, jobs=2)
+    assert (folder.trial(1) / "checkpoints" / "step-00000002" / RECORD).is_file()
+    assert Ledger(folder, search).events() == [Validated(1, 2, 2, ANY)]
+
+
+def test_a_trial_that_exits_as_one_that_is_misused_has_failed(
+    search_of: Write, tmp_path: Path
+) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="exits"))
+    failed = [trial for trial in go_on(folder).trials if trial.ending is Ending.FAILED]
+    assert {trial.reason for trial in failed} == {"of its own accord"}
 
 
 def test_an_interrupted_search_is_gone_on_with_where_it_was(

@@ -19,6 +19,14 @@ def test_so_many_begin_and_each_that_ends_makes_room_for_another() -> None:
     assert succession.ended(2, Ending.COMPLETED) == Decision()
 
 
+def test_a_failed_trial_makes_room_for_the_next_and_is_not_made_up_for() -> None:
+    succession = _succession(3, 1)
+    succession.start()
+    assert succession.ended(0, Ending.FAILED) == Decision((1,))
+    assert succession.ended(1, Ending.FAILED) == Decision((2,))
+    assert succession.ended(2, Ending.COMPLETED) == Decision()
+
+
 def test_without_a_limit_all_begin() -> None:
     assert _succession(3, 0).start() == Decision((0, 1, 2))
 
