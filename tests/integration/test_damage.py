@@ -75,6 +75,22 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
     assert "There is nothing left to train" in again
 
 
+def test_steps_whose_checkpoints_lost_their_records_are_taken_and_saved_again(
+    bench: Bench, shallow: dict[str, Any]
+) -> None:
+    folder = bench.new(shallow)
+    bench.go(folder)
+    training = bench.metrics(folder, "training")
+    for steps in (8, 12):
+        (folder.checkpoint(steps).path / FILE_NAME).unlink()
+    told = _quietly(lambda console: fall_back(console, folder))
+    assert told.count("natdgp.json is missing; that checkpoint is left out") == 2
+    assert bench.go(folder).steps == 12
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 8, 12]
+    assert folder.set_damaged_aside() == []
+    assert bench.metrics(folder, "training") == training
+
+
 # What writing a checkpoint asks of the system, as Python's audit events name it.
 WRITING = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -24,6 +25,8 @@ from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
+
+logger = logging.getLogger("natdgp.local")
 
 
 class Observer(Protocol):
@@ -135,12 +138,21 @@ class LocalCheckpointContext(SavedCheckpoints):
                 (aside / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
                 yield aside, checkpoint.path.name
                 settle_all(aside)
-                if not checkpoint.path.exists():  # else it was saved before: same law, same content
+                if not self._has_whole(checkpoint):
                     os.replace(aside, checkpoint.path)
                     settle(checkpoint.path.parent)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         self.collect()
+
+    def _has_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether it was saved before: same law, same content. A damaged one makes way."""
+        if not os.path.lexists(checkpoint.path):
+            return False
+        problem = self._folder.set_aside_if_damaged(checkpoint)
+        if problem is not None:
+            logger.warning("%s; that checkpoint is set aside, and saved anew", problem)
+        return problem is None
 
     def best(self) -> list[Checkpoint]:
         """Validated checkpoints, best first."""

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from natdgp.local.durable import write_whole
+from natdgp.local.durable import saving, write_whole
 from natdgp.models.record import FILE_NAME as RECORD_NAME
 from natdgp.models.seal import DamagedCheckpoint, check_seal
 
@@ -24,6 +25,9 @@ CONFIG = "config.yaml"
 
 SEARCH_CONFIG = "search.yaml"
 """What makes a folder that of a search."""
+
+
+_CHECKPOINT = re.compile("step-([0-9]{8,})")
 
 
 class FolderError(ValueError):
@@ -165,11 +169,15 @@ class RunFolder:
         return Checkpoint(self.root / "checkpoints" / f"step-{steps:08d}", steps)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All whole checkpoints, oldest first."""
+        """All checkpoints that have a record of their model, oldest first."""
+        return [one for one in self._named_checkpoints() if (one.path / RECORD_NAME).is_file()]
+
+    def _named_checkpoints(self) -> list[Checkpoint]:
+        """All that has a checkpoint's name, whatever it is, oldest first."""
         found = (
-            Checkpoint(path, int(path.name.removeprefix("step-")))
-            for path in (self.root / "checkpoints").glob("step-*")
-            if (path / RECORD_NAME).is_file()
+            Checkpoint(path, int(name[1]))
+            for path in (self.root / "checkpoints").iterdir()
+            if (name := _CHECKPOINT.fullmatch(path.name))
         )
         return sorted(found, key=lambda checkpoint: checkpoint.steps)
 
@@ -195,15 +203,19 @@ class RunFolder:
 
         They keep lying beside the others, under other names. Returns what is wrong with each.
         """
-        problems = []
-        for checkpoint in self.checkpoints():
-            try:
-                check_seal(checkpoint.path)
-            except DamagedCheckpoint as problem:
-                problems.append(problem)
-                path = checkpoint.path
+        problems = map(self.set_aside_if_damaged, self._named_checkpoints())
+        return [problem for problem in problems if problem is not None]
+
+    def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
+        """The same for one checkpoint, which has to exist."""
+        path = checkpoint.path
+        try:
+            check_seal(path)
+        except DamagedCheckpoint as problem:
+            with saving(path):
                 path.rename(next_free(path.parent, f"damaged-{path.name}"))
-        return problems
+            return problem
+        return None
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from natdgp.local.folder import RunFolder
 from natdgp.local.journal import VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
 from natdgp.models.record import FILE_NAME
+from natdgp.models.seal import check_seal, seal
 
 
 class Notes:
@@ -64,6 +65,7 @@ def _save(context: LocalCheckpointContext, steps: int, content: str = "whole") -
     with context.store_path({"steps_completed": steps}) as (path, storage_id):
         (path / "weights").write_text(content)
         (path / FILE_NAME).touch()
+        seal(path)
     return storage_id
 
 
@@ -124,6 +126,20 @@ def test_a_step_saved_again_keeps_its_checkpoint(folder: RunFolder) -> None:
     _save(context, 4, "second")
     assert _names(folder) == {"step-00000004"}
     assert (folder.checkpoint(4).path / "weights").read_text() == "first"
+
+
+@pytest.mark.parametrize("lost", ["weights", FILE_NAME])
+def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
+    folder: RunFolder, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    _save(context, 4, "first")
+    (folder.checkpoint(4).path / lost).unlink()
+    _save(context, 4, "second")
+    assert _names(folder) == {"step-00000004", "damaged-step-00000004"}
+    assert (folder.checkpoint(4).path / "weights").read_text() == "second"
+    check_seal(folder.checkpoint(4).path)
+    assert f"step-00000004/{lost} is missing; that checkpoint is set aside" in caplog.text
 
 
 @pytest.mark.parametrize(

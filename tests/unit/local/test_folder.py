@@ -129,6 +129,33 @@ def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "damaged-step-00000012-2" / FILE_NAME).exists()
 
 
+def test_what_lost_its_record_is_damaged_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for steps in (4, 8):
+        folder.checkpoint(steps).path.mkdir()
+        (folder.checkpoint(steps).path / FILE_NAME).write_text("{}")
+        seal(folder.checkpoint(steps).path)
+    (folder.checkpoint(8).path / FILE_NAME).unlink()
+    folder.checkpoint(12).path.touch()  # not even a folder
+    first, second = folder.set_damaged_aside()
+    assert f"step-00000008/{FILE_NAME} is missing" in str(first)
+    assert "step-00000012/" in str(second)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "step-00000004",
+        "damaged-step-00000008",
+        "damaged-step-00000012",
+    }
+
+
+def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for name in ("step-00000012-copy", "step-12", "step-", "step-00000012.zip"):
+        (tmp_path / "checkpoints" / name).mkdir()
+        (tmp_path / "checkpoints" / name / FILE_NAME).touch()
+    assert folder.checkpoints() == []
+    assert folder.set_damaged_aside() == []
+
+
 def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.write_config({"name": "mine"})
