@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -17,6 +18,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from natdgp.local.durable import saving, write_whole
+from natdgp.local.lifeline import LOCK, Lifeline
 from natdgp.models.record import FILE_NAME as RECORD_NAME
 from natdgp.models.seal import DamagedCheckpoint, check_seal
 
@@ -26,6 +28,9 @@ CONFIG = "config.yaml"
 SEARCH_CONFIG = "search.yaml"
 """What makes a folder that of a search."""
 
+
+PATIENCE = 10.0
+"""Seconds for which the ranks of a command that was killed may take to end."""
 
 _CHECKPOINT = re.compile("step-([0-9]{8,})")
 
@@ -110,10 +115,36 @@ class RunFolder:
             raise FolderError(f"{root} is not the folder of a run: it has no {CONFIG}")
         return cls(root.resolve())
 
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep every other command out of the folder.
+
+        :raises FolderError: if another one is in it.
+        :raises NotSaved: if the folder cannot be locked.
+        """
+        lifeline = Lifeline(self.lock)
+        with saving(self.lock):
+            held = lifeline.hold(PATIENCE, shareable=True)
+        if not held:
+            raise FolderError(
+                f"{self.shown} is being trained by another command; end it and its processes, or "
+                "wait until it ends"
+            )
+        try:
+            yield
+        finally:
+            lifeline.release()
+
     def discard_unless_begun(self) -> None:
-        """Delete the folder if the run left no result in it, so that its name is free again."""
-        if not self.checkpoints() and not any(read_json_lines(self.metrics)):
-            shutil.rmtree(self.root)
+        """Delete the folder if the run left no result in it, so that its name is free again.
+
+        Not one that another command is in by now.
+        """
+        lifeline = Lifeline(self.lock)
+        if lifeline.hold():
+            if not self.checkpoints() and not any(read_json_lines(self.metrics)):
+                shutil.rmtree(self.root)
+            lifeline.release()
 
     @property
     def shown(self) -> Path:
@@ -139,6 +170,11 @@ class RunFolder:
     def verdicts(self) -> Path:
         """Whether the run goes on, if it is one of a search."""
         return self.root / "verdict.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one command that trains here, and by its ranks for as long as they live."""
+        return self.root / LOCK
 
     @property
     def best(self) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from natdgp.local.exits import SIGNALLED
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
 from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
-from natdgp.local.slots import slots_of
+from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
 from natdgp.settings import Experiment, read_experiment
 
@@ -45,7 +47,7 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
         data = located(resolved.pop("data"), source)
         folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
     except BaseException:
-        folder.discard_unless_begun()
+        shutil.rmtree(folder.root)
         raise
     return folder
 
@@ -77,7 +79,35 @@ def way_on(folder: RunFolder, slots: int) -> str:
     return command if slots == 1 else f"{command} --slots {slots}"
 
 
+@contextlib.contextmanager
+def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[None]:
+    """Be the one command that trains in a folder, which is fit to go on from inside.
+
+    :raises FolderError: if there is another.
+    """
+    with folder.occupied():
+        fall_back(console, folder)
+        resumed_run(with_slots(read_experiment(folder.config), slots), folder)
+        yield
+
+
 def run_and_report(
+    console: Console, folder: RunFolder, *, live: bool, of_search: bool = False
+) -> int:
+    """Train in this process from the folder's latest checkpoint, or from the start, and report.
+
+    :param console: where to write.
+    :param folder: of a new run, or of one to go on with.
+    :param live: redraw the progress line if the console is a terminal.
+    :param of_search: whether the run is a trial of a search, which judges it and reports.
+    :returns: the exit status.
+    :raises FolderError: if another command trains there.
+    """
+    with alone(console, folder, slots=1):
+        return train_and_report(console, folder, live=live, of_search=of_search)
+
+
+def train_and_report(
     console: Console,
     folder: RunFolder,
     *,
@@ -85,14 +115,9 @@ def run_and_report(
     exchange: Exchange | None = None,
     of_search: bool = False,
 ) -> int:
-    """Train from the folder's latest checkpoint, or from the start, and report.
+    """The same for a command that has the folder to itself.
 
-    :param console: where to write.
-    :param folder: of a new run, or of one to go on with.
-    :param live: redraw the progress line if the console is a terminal.
     :param exchange: between the ranks, if this is rank 0 of several.
-    :param of_search: whether the run is a trial of a search, which judges it and reports.
-    :returns: the exit status.
     """
     experiment = read_experiment(folder.config)
     config, settings = experiment.config, experiment.settings

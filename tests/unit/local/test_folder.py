@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from natdgp.local import folder as folder_module
 from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
+from natdgp.local.lifeline import Lifeline
 from natdgp.models.record import FILE_NAME
 from natdgp.models.seal import seal
 
@@ -156,6 +159,29 @@ def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
     assert folder.set_damaged_aside() == []
 
 
+def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "PATIENCE", 0.0)
+    folder = RunFolder.create(tmp_path / "run")
+    with folder.occupied():
+        with pytest.raises(FolderError, match="run is being trained by another command"):
+            folder.occupied().__enter__()
+        folder.discard_unless_begun()
+        assert folder.root.exists()
+    with folder.occupied():
+        pass
+    folder.discard_unless_begun()
+    assert not folder.root.exists()
+
+
+def test_ranks_of_a_command_that_was_killed_may_take_to_end(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    rank = Lifeline(folder.lock)
+    assert rank.hold()
+    threading.Timer(0.5, rank.release).start()
+    with folder.occupied():
+        pass
+
+
 def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     folder.write_config({"name": "mine"})
@@ -172,6 +198,7 @@ def test_a_run_that_left_a_result_stays(tmp_path: Path, left: str) -> None:
     else:
         folder.checkpoint(0).path.mkdir()
         (folder.checkpoint(0).path / FILE_NAME).touch()
+    folder.lock.touch()
     before = _everything(folder.root)
     folder.discard_unless_begun()
     assert _everything(folder.root) == before
