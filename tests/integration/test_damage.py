@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,13 +16,16 @@ import pytest
 from rich.console import Console
 
 import natdgp
+from natdgp import cli
 from natdgp.local.contexts import LocalCheckpointContext
+from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.session import fall_back, run_and_report
 from natdgp.models.record import FILE_NAME
 from natdgp.models.seal import check_seal, seal
+from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
 
@@ -161,9 +165,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def _fill(disk: Path) -> None:
-    free = os.statvfs(disk)
-    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 16384))
+def _fill(disk: Path, free: int = 0) -> None:
+    disk_now = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(disk_now.f_bavail * disk_now.f_frsize - free))
 
 
 def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole(
@@ -177,7 +181,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     disk = Bench(small_disk, write_experiment)
     folder = disk.new(shallow)
     with pytest.raises(NotSaved, match=r"step-00000008 cannot be written: .*[Nn]o space left"):
-        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk)))
+        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk, free=16384)))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4]
     check_seal(folder.checkpoint(4).path)
     assert not list((folder.root / "checkpoints").glob(".*"))
@@ -185,3 +189,64 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     (small_disk / "ballast").unlink()
     assert disk.go(folder).steps == 12
     assert_same_run(straight, folder)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`natdgp train` in this process, from the repository's root."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(cli, "quiet_the_stack", lambda: None)
+    return lambda *arguments: cli.main(["train", *map(str, arguments)])
+
+
+def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
+    small_disk: Path,
+    shallow: dict[str, Any],
+    bench: Bench,
+    write_experiment: Callable[[dict[str, Any]], Path],
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    straight = bench.new(shallow, "straight")
+    bench.go(straight)
+    training = Display.training
+
+    def fill(self: Display, steps: int, metrics: Any) -> None:
+        training(self, steps, metrics)
+        if steps == 6:
+            monkeypatch.setattr(Display, "training", training)
+            _fill(small_disk)
+
+    monkeypatch.setattr(Display, "training", fill)
+    run = small_disk / "run"
+    assert command(write_experiment(shallow), "--out", run) == 1
+    told = capsys.readouterr()
+    assert re.search(r"^The run ended: .* cannot be written: .*[Nn]o space left", told.out, re.M)
+    assert told.out.count("The run ended") == 1
+    assert told.out.endswith(
+        f"Saved up to step 4. Make room, and go on with:\n  natdgp train --resume {run}\n"
+    )
+
+    assert command("--resume", run) == 1  # no room for its first word either
+    assert "manifest.json cannot be written" in (again := capsys.readouterr().out)
+    assert "Saved up to step 4. Make room" in again
+
+    (small_disk / "ballast").unlink()
+    assert command("--resume", run) == 0
+    assert_same_run(straight, RunFolder.open(run))
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_and_nothing_is_left(
+    small_disk: Path,
+    shallow: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _fill(small_disk)
+    assert command(write_experiment(shallow), "--out", small_disk / "run") == 1
+    out, err = capsys.readouterr()
+    assert re.fullmatch("natdgp train: .* cannot be written: .*No space left on device.*\n", err)
+    assert out == ""
+    assert {path.name for path in small_disk.iterdir()} == {"ballast"}

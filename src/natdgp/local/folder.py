@@ -269,11 +269,15 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def link_to(link: Path, target: Path) -> None:
-    """Make a symbolic link, or a new one in the place of an old one."""
+    """Make a symbolic link, or a new one in the place of an old one.
+
+    :raises NotSaved: if the disk refuses; the old one is still there.
+    """
     aside = link.with_name(f".{link.name}.partial")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(aside, link)
+    with saving(link):
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(target, link.parent))
+        os.replace(aside, link)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:

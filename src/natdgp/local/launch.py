@@ -104,9 +104,9 @@ def run_on_slots(
         with _launched(command, environment) as launcher, handling(_asking(exchange)):
             stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
-            close_lost_session(folder.manifest, seconds=time.monotonic() - began)
             report = _failure_report(stall or output.first_to_fail, output, exchange, slots)
             _writer(sys.stderr)("\n".join([*report, *_remedy(folder, slots), ""]))
+            close_lost_session(folder.manifest, seconds=time.monotonic() - began)
             return FAILED
         if exchange.verdict.refused is not None:
             raise RequestRefused(exchange.verdict.refused)

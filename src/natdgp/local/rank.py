@@ -42,7 +42,6 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     from rich.console import Console
 
     from natdgp.data import DataError
-    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.session import train_and_report
 
@@ -60,7 +59,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
             console, folder, live=orders.live, exchange=exchange, of_search=orders.of_search
         )
         return Verdict(status)
-    except (FolderError, DataError, NotSaved) as error:
+    except (FolderError, DataError) as error:
         return Verdict(refused=str(error))
 
 

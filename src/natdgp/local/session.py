@@ -119,6 +119,23 @@ def train_and_report(
 
     :param exchange: between the ranks, if this is rank 0 of several.
     """
+    try:
+        return _train_and_report(console, folder, live, exchange, of_search)
+    except NotSaved as error:
+        console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
+        if checkpoints := folder.checkpoints():
+            slots = slots_of(read_experiment(folder.config))
+            console.print(
+                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
+                f"  {way_on(folder, slots)}",
+                soft_wrap=True,
+            )
+        return FAILED
+
+
+def _train_and_report(
+    console: Console, folder: RunFolder, live: bool, exchange: Exchange | None, of_search: bool
+) -> int:
     experiment = read_experiment(folder.config)
     config, settings = experiment.config, experiment.settings
     checkpoints = folder.checkpoints()
@@ -167,18 +184,10 @@ def train_and_report(
         ended_as, reason = "invalid", error.msg
         console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
         return FAILED
-    except NotSaved as error:
-        console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
-        if checkpoints := folder.checkpoints():
-            console.print(
-                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
-                f"  {way_on(folder, slots)}",
-                soft_wrap=True,
-            )
-        return FAILED
     finally:
         seconds = time.monotonic() - began
-        manifest.close(ended_as=ended_as, steps=steps, seconds=seconds, reason=reason)
+        with _told(console):
+            manifest.close(ended_as=ended_as, steps=steps, seconds=seconds, reason=reason)
 
     if of_search:
         return 0
@@ -192,3 +201,12 @@ def train_and_report(
         examples_per_second=display.examples_per_second,
     )
     return 0
+
+
+@contextlib.contextmanager
+def _told(console: Console) -> Iterator[None]:
+    """Tell what is not saved here, which must not hide what was not saved before, or went well."""
+    try:
+        yield
+    except NotSaved as error:
+        console.print(str(error), style="bold red", soft_wrap=True)
