@@ -12,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.models.seal import WEIGHTS_NAME
 from natdgp.training.aggregation import Aggregator
-from natdgp.training.weights import WEIGHTS_NAME
 
 
 def variables(checkpoint: Path) -> dict[str, Any]:

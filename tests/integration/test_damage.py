@@ -23,11 +23,11 @@ from natdgp.local.durable import NotSaved
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.session import fall_back, run_and_report
-from natdgp.models.record import FILE_NAME
-from natdgp.models.seal import check_seal, seal
+from natdgp.models.seal import RECORD_NAME, check_seal
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
+from tests.sealed import write_checkpoint
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_steps_whose_checkpoints_lost_their_records_are_taken_and_saved_again(
     bench.go(folder)
     training = bench.metrics(folder, "training")
     for steps in (8, 12):
-        (folder.checkpoint(steps).path / FILE_NAME).unlink()
+        (folder.checkpoint(steps).path / RECORD_NAME).unlink()
     told = _quietly(lambda console: fall_back(console, folder))
     assert told.count("natdgp.json is missing; that checkpoint is left out") == 2
     assert bench.go(folder).steps == 12
@@ -123,9 +123,8 @@ def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
     context = LocalCheckpointContext(folder, journal, keep_best=1, keep_latest=1)
     with context.store_path({"steps_completed": steps}) as (path, _):
         for number in range(files):
-            (path / f"weights-{number}").write_text("numbers")
-        (path / FILE_NAME).write_text("{}")
-        seal(path)
+            (path / f"more-{number}").write_text("numbers")
+        write_checkpoint(path)
 
 
 def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Path) -> None:

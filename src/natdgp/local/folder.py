@@ -19,8 +19,7 @@ from ruamel.yaml import YAML
 
 from natdgp.local.durable import saving, write_whole
 from natdgp.local.lifeline import LOCK, Lifeline
-from natdgp.models.record import FILE_NAME as RECORD_NAME
-from natdgp.models.seal import DamagedCheckpoint, check_seal
+from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint, check_seal
 
 CONFIG = "config.yaml"
 """What makes a folder that of a run."""

@@ -11,10 +11,9 @@ from typing import Any
 
 from natdgp.data import Prepared, Scaling
 from natdgp.models.builder import TaskShape
-from natdgp.models.seal import check_seal
+from natdgp.models.seal import RECORD_NAME, check_seal
 from natdgp.settings import Settings
 
-FILE_NAME = "natdgp.json"
 FORMAT = 1
 """Raised when a field changes its meaning; older formats stay readable."""
 
@@ -96,7 +95,7 @@ class ModelRecord:
             "seed": self.seed,
             "versions": versions(),
         }
-        (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def of_checkpoint(cls, folder: Path) -> ModelRecord:
@@ -106,7 +105,7 @@ class ModelRecord:
         :raises DamagedCheckpoint: if they are not.
         :raises ValueError: if a newer natdgp wrote it, or none did.
         """
-        if (folder / FILE_NAME).is_file():
+        if (folder / RECORD_NAME).is_file():
             check_seal(folder)
         return cls.read(folder)
 
@@ -117,9 +116,9 @@ class ModelRecord:
         :raises FileNotFoundError: if the folder holds none.
         :raises ValueError: if a newer natdgp wrote it, or none did.
         """
-        path = folder / FILE_NAME
+        path = folder / RECORD_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {FILE_NAME}")
+            raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {RECORD_NAME}")
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
             newer = saved["format"] > FORMAT

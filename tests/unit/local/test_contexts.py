@@ -24,8 +24,8 @@ from natdgp.local.exchange import Exchange
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
-from natdgp.models.record import FILE_NAME
-from natdgp.models.seal import check_seal, seal
+from natdgp.models.seal import RECORD_NAME, check_seal
+from tests.sealed import WEIGHTS, write_checkpoint
 
 
 class Notes:
@@ -63,9 +63,7 @@ def _journal(
 
 def _save(context: LocalCheckpointContext, steps: int, content: str = "whole") -> str:
     with context.store_path({"steps_completed": steps}) as (path, storage_id):
-        (path / "weights").write_text(content)
-        (path / FILE_NAME).touch()
-        seal(path)
+        write_checkpoint(path, content)
     return storage_id
 
 
@@ -81,7 +79,7 @@ def test_a_saved_checkpoint_is_restored_by_its_id(folder: RunFolder) -> None:
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     storage_id = _save(context, 4)
     with context.restore_path(storage_id) as path:
-        assert (path / "weights").read_text() == "whole"
+        assert (path / WEIGHTS).read_text() == "whole"
         assert json.loads((path / "metadata.json").read_text()) == {"steps_completed": 4}
     assert folder.checkpoints()[0].path == path
 
@@ -90,7 +88,7 @@ def test_a_checkpoint_is_invisible_until_it_is_whole(folder: RunFolder) -> None:
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     _save(context, 4)
     with context.store_path({"steps_completed": 8}) as (path, _):
-        (path / FILE_NAME).touch()
+        (path / RECORD_NAME).touch()
         assert _steps(folder) == [4]
     assert _steps(folder) == [8]
 
@@ -104,7 +102,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     def fail() -> None:
         with context.store_path({"steps_completed": 8}) as (path, _):
             (path / "left over").touch()
-            (path / FILE_NAME).touch()
+            (path / RECORD_NAME).touch()
             raise OSError("disk full")
 
     with pytest.raises(NotSaved, match="step-00000008 cannot be written: disk full"):
@@ -112,7 +110,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     assert _names(folder) == {"step-00000004"}
     assert _steps(folder) == [4]
     with context.restore_path(folder.checkpoints()[0].path.name) as path:
-        assert (path / "weights").read_text() == "whole"
+        assert (path / WEIGHTS).read_text() == "whole"
     # and the step can be saved anew, without what was left over
     _save(context, 8)
     assert _names(folder) == {"step-00000008"}
@@ -125,10 +123,10 @@ def test_a_step_saved_again_keeps_its_checkpoint(folder: RunFolder) -> None:
     _save(context, 4, "first")
     _save(context, 4, "second")
     assert _names(folder) == {"step-00000004"}
-    assert (folder.checkpoint(4).path / "weights").read_text() == "first"
+    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "first"
 
 
-@pytest.mark.parametrize("lost", ["weights", FILE_NAME])
+@pytest.mark.parametrize("lost", [WEIGHTS, RECORD_NAME])
 def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
     folder: RunFolder, lost: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,7 +135,7 @@ def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
     (folder.checkpoint(4).path / lost).unlink()
     _save(context, 4, "second")
     assert _names(folder) == {"step-00000004", "damaged-step-00000004"}
-    assert (folder.checkpoint(4).path / "weights").read_text() == "second"
+    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "second"
     check_seal(folder.checkpoint(4).path)
     assert f"step-00000004/{lost} is missing; that checkpoint is set aside" in caplog.text
 

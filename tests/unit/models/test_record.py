@@ -13,7 +13,8 @@ import tensorflow as tf
 import natdgp
 from natdgp.data import Prepared, Rows, Scaling
 from natdgp.models import TaskShape
-from natdgp.models.record import FILE_NAME, FORMAT, ModelRecord, TaskRecord, versions
+from natdgp.models.record import FORMAT, ModelRecord, TaskRecord, versions
+from natdgp.models.seal import RECORD_NAME
 from natdgp.settings import (
     AdamSettings,
     CosineSchedule,
@@ -52,7 +53,7 @@ def _record() -> ModelRecord:
 
 
 def _rewrite(folder: Path, **changes: Any) -> None:
-    path = folder / FILE_NAME
+    path = folder / RECORD_NAME
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
@@ -112,7 +113,7 @@ def test_other_versions_of_the_stack_do_not_stop_reading(tmp_path: Path) -> None
 
 def test_a_record_lists_the_versions_that_wrote_it(tmp_path: Path) -> None:
     _record().write(tmp_path)
-    saved = json.loads((tmp_path / FILE_NAME).read_text("utf-8"))
+    saved = json.loads((tmp_path / RECORD_NAME).read_text("utf-8"))
     assert saved["format"] == FORMAT
     assert saved["versions"] == versions()
     assert versions() == {
