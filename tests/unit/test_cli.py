@@ -268,6 +268,31 @@ def test_a_resumed_run_is_never_deleted(
     assert folder.config.is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.jsonl", '{"group": "training"\n', "metrics.jsonl, line 1: this is no JSON"),
+        ("manifest.json", '{"seed": 0, "sess', "manifest.json: this is no JSON"),
+    ],
+)
+def test_a_broken_file_of_a_run_that_goes_on_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    name: str,
+    content: str,
+    message: str,
+) -> None:
+    folder = RunFolder.create(Path("mine"))
+    write_experiment(experiment).rename(folder.config)
+    (folder.root / name).write_text(content)
+    status, _, err = _main(capsys, "train", "--resume", "mine")
+    assert status == 2
+    assert err.startswith("natdgp train: ")
+    assert message in err
+    assert (folder.root / name).read_text() == content
+
+
 @pytest.mark.parametrize("slots", ["1", "2"])
 def test_a_second_command_in_a_folder_is_refused(
     capsys: pytest.CaptureFixture[str],

@@ -280,9 +280,30 @@ def link_to(link: Path, target: Path) -> None:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out.
+
+    :raises FolderError: at a line that holds no object.
+    """
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        yield _object_in(line, f"{path}, line {number}", "delete that line")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run.
+
+    :raises FolderError: if there is none in it.
+    """
+    return _object_in(path.read_bytes(), str(path), "restore or delete that file")
+
+
+def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
+    if not isinstance(content, dict):
+        raise FolderError(f"{where}: this is no JSON object; {remedy}")
+    return content

@@ -216,3 +216,10 @@ def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     assert not list(read_json_lines(path))
     path.write_text('{"a": 1}\n{"a": "\\u2028"}\n{"a": ')
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]
+
+
+@pytest.mark.parametrize("line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00"])
+def test_a_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "lines").write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
+    with pytest.raises(FolderError, match=r"lines, line 2: this is no JSON.*; delete that line"):
+        list(read_json_lines(tmp_path / "lines"))

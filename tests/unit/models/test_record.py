@@ -14,7 +14,7 @@ import natdgp
 from natdgp.data import Prepared, Rows, Scaling
 from natdgp.models import TaskShape
 from natdgp.models.record import FORMAT, ModelRecord, TaskRecord, versions
-from natdgp.models.seal import RECORD_NAME
+from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint
 from natdgp.settings import (
     AdamSettings,
     CosineSchedule,
@@ -102,6 +102,22 @@ def test_a_newer_format_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=rf"has format {FORMAT + 1}, newer than {FORMAT}.*upgrade natdgp"
     ):
+        ModelRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize("num_data", ["Infinity", "NaN", "1e400", "0", "-3", "1" * 4000, "[]"])
+def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path, num_data: str) -> None:
+    _record().write(tmp_path)
+    path = tmp_path / RECORD_NAME
+    path.write_text(path.read_text("utf-8").replace('"num_data": 123', f'"num_data": {num_data}'))
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model"):
+        ModelRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"\x00", b"[]"])
+def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model"):
         ModelRecord.read(tmp_path)
 
 
