@@ -67,6 +67,7 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
     assert [line.rpartition("; ")[2] for line in told] == ["that checkpoint is left out"] * 2
     assert "step-00000008/workload_sequencer.pkl has" in told[0]
     assert f"step-00000012/{weights} has" in told[1]
+    assert folder.best.resolve() == folder.checkpoint(4).path  # at once
     shown = _quietly(lambda console: run_and_report(console, folder, live=False))
     assert f"Going on with {folder.root} from step 4\n" in shown
     assert bench.metrics(folder, "training") == training

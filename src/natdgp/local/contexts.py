@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -156,20 +156,28 @@ class LocalCheckpointContext(SavedCheckpoints):
 
     def best(self) -> list[Checkpoint]:
         """Validated checkpoints, best first."""
-        validated = [
-            (self._journal.rank(value), checkpoint)
-            for checkpoint in self._folder.checkpoints()
-            if (value := self._journal.value_at(checkpoint.steps)) is not None
-        ]
-        return [checkpoint for _, checkpoint in sorted(validated, key=lambda pair: pair[0])]
+        return best_of(self._folder.checkpoints(), self._journal)
 
     def collect(self) -> None:
         """Delete the checkpoints that are neither among the best nor among the latest."""
-        checkpoints = self._folder.checkpoints()
-        kept = {*self.best()[: self._keep_best], *checkpoints[-self._keep_latest :]}
+        checkpoints, best = self._folder.checkpoints(), self.best()
+        kept = {*best[: self._keep_best], *checkpoints[-self._keep_latest :]}
+        if checkpoints:  # before one goes that `best` may lead to
+            first = next((one for one in best if one in kept), checkpoints[-1])
+            self._folder.point_to_best(first.path)
         for checkpoint in checkpoints:
             if checkpoint not in kept:
                 self._folder.remove(checkpoint)
+
+
+def best_of(checkpoints: Iterable[Checkpoint], journal: Journal) -> list[Checkpoint]:
+    """Those that were validated, best first."""
+    validated = [
+        (journal.rank(value), checkpoint)
+        for checkpoint in checkpoints
+        if (value := journal.value_at(checkpoint.steps)) is not None
+    ]
+    return [checkpoint for _, checkpoint in sorted(validated, key=lambda pair: pair[0])]
 
 
 class LocalSearcherContext(core.DummySearcherContext):

@@ -78,8 +78,15 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
 
 
 def _follows_from_another(error: Exception) -> bool:
-    """Whether a collective failed, as it does when another rank has ended."""
-    return "horovod" in f"{type(error).__name__} {error}".lower()
+    """Whether a collective failed, as it does when another rank has ended.
+
+    Horovod's operations in TensorFlow then raise its UnknownError, as the status of a shut-down and
+    of a broken connection is unknown (`ConvertStatus` in Horovod 0.28.1).
+    """
+    import tensorflow as tf
+    from horovod.common.exceptions import HorovodInternalError
+
+    return isinstance(error, (HorovodInternalError, tf.errors.UnknownError))
 
 
 def _explained(exchange: Exchange) -> bool:

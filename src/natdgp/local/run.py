@@ -99,6 +99,20 @@ def length_in_batches(experiment: Experiment) -> int:
     )
 
 
+def journal_of(experiment: Experiment, folder: RunFolder, up_to: int) -> Journal:
+    """The journal of a run that stands at a step.
+
+    :raises FolderError: if the file holds something else than reports.
+    """
+    searcher = experiment.config["searcher"]
+    return Journal(
+        folder.metrics,
+        up_to=up_to,
+        metric=searcher["metric"],
+        smaller_is_better=searcher["smaller_is_better"],
+    )
+
+
 def train(
     experiment: Experiment,
     folder: RunFolder,
@@ -117,19 +131,14 @@ def train(
     :raises NotSaved: if the disk refuses what has to be kept.
     """
     config = experiment.config
-    searcher, storage = config["searcher"], config["checkpoint_storage"]
+    storage = config["checkpoint_storage"]
     with _prepared(experiment, folder) as (trial_class, env, distributed):
-        journal = Journal(
-            folder.metrics,
-            up_to=env.steps_completed,
-            metric=searcher["metric"],
-            smaller_is_better=searcher["smaller_is_better"],
-        )
+        journal = journal_of(experiment, folder, env.steps_completed)
         core_context = local_core_context(
             folder,
             journal,
             observer,
-            max_length=searcher["max_length"],
+            max_length=config["searcher"]["max_length"],
             keep_best=storage["save_trial_best"],
             keep_latest=storage["save_trial_latest"],
             distributed=distributed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,19 +15,23 @@ import determined as det
 from rich.console import Console
 
 from natdgp.local.conclusion import conclude
+from natdgp.local.contexts import best_of
 from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
-from natdgp.local.exits import SIGNALLED
+from natdgp.local.exits import FAILED, SIGNALLED
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
-from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
+from natdgp.local.run import (
+    copy_trial_code,
+    find_trial_code,
+    journal_of,
+    length_in_batches,
+    train,
+)
 from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
 from natdgp.settings import Experiment, read_experiment
-
-FAILED = 1
-"""Exit status of a run that a hyperparameter or the disk broke."""
 
 
 def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder:
@@ -69,7 +74,13 @@ def fall_back(console: Console, folder: RunFolder) -> None:
     damaged = folder.set_damaged_aside()
     for problem in damaged:
         console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
-    if damaged and not folder.checkpoints():
+    if not damaged:
+        return
+    if checkpoints := folder.checkpoints():
+        journal = journal_of(read_experiment(folder.config), folder, sys.maxsize)  # drops nothing
+        folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
+    else:
+        folder.best.unlink(missing_ok=True)
         console.print("No checkpoint is left: the run begins anew", soft_wrap=True)
 
 
@@ -162,7 +173,6 @@ def _train_and_report(
     try:
         with display:
             outcome = train(experiment, folder, display, exchange, verdicts)
-        folder.point_to_best(outcome.best)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"

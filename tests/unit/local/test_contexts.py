@@ -21,7 +21,7 @@ from natdgp.local.contexts import (
 )
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
-from natdgp.local.folder import RunFolder
+from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
 from natdgp.models.seal import RECORD_NAME, check_seal
@@ -174,6 +174,26 @@ def test_saving_collects_what_is_no_longer_needed(folder: RunFolder) -> None:
         _save(context, steps)
         seen.append(_steps(folder))
     assert seen == [[4], [8], [8, 12], [8, 16]]
+
+
+def test_best_leads_to_a_checkpoint_at_any_time(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = RunFolder.remove
+
+    def look(self: RunFolder, checkpoint: Checkpoint) -> None:
+        assert folder.best.resolve() != checkpoint.path
+        remove(self, checkpoint)
+
+    monkeypatch.setattr(RunFolder, "remove", look)
+    journal = _journal(folder)
+    context = LocalCheckpointContext(folder, journal, 1, 1)
+    seen = []
+    for steps, value in {4: 2.0, 8: 1.0, 12: 3.0, 16: 0.5}.items():
+        journal.write(VALIDATION, steps, {"val_x": value})
+        _save(context, steps)
+        seen.append(folder.best.resolve())
+    assert seen == [folder.checkpoint(steps).path for steps in (4, 8, 8, 16)]
 
 
 def test_the_earliest_of_equally_good_checkpoints_is_the_best(folder: RunFolder) -> None:

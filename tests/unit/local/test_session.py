@@ -217,6 +217,7 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
 
 def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFolder) -> None:
     assert _report(shallow)[0] == 0
+    assert shallow.best.is_dir()
     (shallow.checkpoint(4).path / "rng_state.pkl").unlink()
     status, screen = _report(shallow)
     assert status == 0

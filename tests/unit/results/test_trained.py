@@ -319,7 +319,7 @@ def run(
         bench = Bench(tmp_path, write_experiment)
         folder = bench.new(small_experiment)
         bench.go(folder)
-        (folder.root / "best").symlink_to("checkpoints/step-00000008")
+        folder.point_to_best(folder.checkpoint(8).path)
         kept["run"] = folder
     return kept["run"]
 
