@@ -130,16 +130,12 @@ def _train(parsed: argparse.Namespace) -> int:
     from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.launch import RequestRefused
-    from natdgp.local.session import fall_back, new_run, resumed_run
+    from natdgp.local.session import new_run
 
     try:
         if experiment is None:
             folder = RunFolder.open(parsed.resume)
-            experiment, start = _on_slots(
-                read_experiment(folder.config, _overrides(parsed)), parsed
-            )
-            fall_back(_console(), folder)
-            resumed_run(experiment, folder)
+            _, start = _on_slots(read_experiment(folder.config, _overrides(parsed)), parsed)
             return start(folder)
         experiment, start = _on_slots(experiment, parsed)
         folder = new_run(experiment, Path.cwd(), parsed.out)

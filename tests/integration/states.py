@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from natdgp.local.folder import RunFolder, read_json_lines
+from natdgp.models.seal import WEIGHTS_NAME
 from natdgp.training.aggregation import Aggregator
-from natdgp.training.weights import WEIGHTS_NAME
 
 
 def variables(checkpoint: Path) -> dict[str, Any]:
@@ -29,10 +28,23 @@ def variables(checkpoint: Path) -> dict[str, Any]:
     return saved
 
 
-def callbacks(checkpoint: Path) -> str:
+def callbacks(checkpoint: Path) -> dict[str, Any]:
     """What the callbacks remember: the best value, how long they have waited, the epoch."""
     with (checkpoint / "determined-callbacks.v1.pkl").open("rb") as file:
-        return json.dumps(pickle.load(file), sort_keys=True, default=str)
+        return dict(_leaves("callbacks", pickle.load(file)))
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        pairs = ((str(key), inner) for key, inner in value.items())
+    elif isinstance(value, (list, tuple)):
+        pairs = ((str(index), inner) for index, inner in enumerate(value))
+    else:
+        yield path, value
+        return
+    yield path, type(value).__name__
+    for key, inner in pairs:
+        yield from _leaves(f"{path}.{key}", inner)
 
 
 def reports(folder: RunFolder) -> list[tuple[str, int, dict[str, float]]]:
@@ -58,13 +70,18 @@ def assert_same_run(one: RunFolder, other: RunFolder, *, rtol: float = 0.0) -> N
 
 
 def assert_same_checkpoint(one: Path, other: Path, *, rtol: float = 0.0) -> None:
-    """Every saved variable of two checkpoints is equal, and to the last bit callbacks' memory."""
+    """Every saved variable of two checkpoints is equal, and all that callbacks remember."""
     expected, got = variables(one), variables(other)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         _assert_close(got[name], value, rtol, name)
-    if rtol == 0:
-        assert callbacks(one) == callbacks(other)
+    memory, others = callbacks(one), callbacks(other)
+    assert memory.keys() == others.keys()
+    for name, value in memory.items():
+        if isinstance(value, (float, np.ndarray, np.generic)):
+            _assert_close(others[name], value, rtol, name)
+        else:
+            assert others[name] == value, name
 
 
 def assert_same_figures(

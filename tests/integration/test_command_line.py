@@ -116,6 +116,7 @@ def test_every_file_that_is_promised_is_there(
         "checkpoints",
         "code",
         "config.yaml",
+        "lock",
         "manifest.json",
         "metrics.jsonl",
         "summary.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,15 +16,18 @@ import pytest
 from rich.console import Console
 
 import natdgp
+from natdgp import cli
 from natdgp.local.contexts import LocalCheckpointContext
+from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.folder import RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.session import fall_back, run_and_report
-from natdgp.models.record import FILE_NAME
-from natdgp.models.seal import check_seal, seal
+from natdgp.models.seal import RECORD_NAME, check_seal
+from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
+from tests.sealed import write_checkpoint
 
 
 @pytest.fixture
@@ -63,6 +67,7 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
     assert [line.rpartition("; ")[2] for line in told] == ["that checkpoint is left out"] * 2
     assert "step-00000008/workload_sequencer.pkl has" in told[0]
     assert f"step-00000012/{weights} has" in told[1]
+    assert folder.best.resolve() == folder.checkpoint(4).path  # at once
     shown = _quietly(lambda console: run_and_report(console, folder, live=False))
     assert f"Going on with {folder.root} from step 4\n" in shown
     assert bench.metrics(folder, "training") == training
@@ -73,6 +78,22 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
 
     again = _quietly(lambda console: run_and_report(console, folder, live=False))
     assert "There is nothing left to train" in again
+
+
+def test_steps_whose_checkpoints_lost_their_records_are_taken_and_saved_again(
+    bench: Bench, shallow: dict[str, Any]
+) -> None:
+    folder = bench.new(shallow)
+    bench.go(folder)
+    training = bench.metrics(folder, "training")
+    for steps in (8, 12):
+        (folder.checkpoint(steps).path / RECORD_NAME).unlink()
+    told = _quietly(lambda console: fall_back(console, folder))
+    assert told.count("natdgp.json is missing; that checkpoint is left out") == 2
+    assert bench.go(folder).steps == 12
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 8, 12]
+    assert folder.set_damaged_aside() == []
+    assert bench.metrics(folder, "training") == training
 
 
 # What writing a checkpoint asks of the system, as Python's audit events name it.
@@ -103,9 +124,8 @@ def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
     context = LocalCheckpointContext(folder, journal, keep_best=1, keep_latest=1)
     with context.store_path({"steps_completed": steps}) as (path, _):
         for number in range(files):
-            (path / f"weights-{number}").write_text("numbers")
-        (path / FILE_NAME).write_text("{}")
-        seal(path)
+            (path / f"more-{number}").write_text("numbers")
+        write_checkpoint(path)
 
 
 def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
@@ -145,9 +165,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", place], check=True)
 
 
-def _fill(disk: Path) -> None:
-    free = os.statvfs(disk)
-    (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 16384))
+def _fill(disk: Path, free: int = 0) -> None:
+    disk_now = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(disk_now.f_bavail * disk_now.f_frsize - free))
 
 
 def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole(
@@ -161,7 +181,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     disk = Bench(small_disk, write_experiment)
     folder = disk.new(shallow)
     with pytest.raises(NotSaved, match=r"step-00000008 cannot be written: .*[Nn]o space left"):
-        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk)))
+        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk, free=16384)))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4]
     check_seal(folder.checkpoint(4).path)
     assert not list((folder.root / "checkpoints").glob(".*"))
@@ -169,3 +189,64 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     (small_disk / "ballast").unlink()
     assert disk.go(folder).steps == 12
     assert_same_run(straight, folder)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """`natdgp train` in this process, from the repository's root."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(cli, "quiet_the_stack", lambda: None)
+    return lambda *arguments: cli.main(["train", *map(str, arguments)])
+
+
+def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
+    small_disk: Path,
+    shallow: dict[str, Any],
+    bench: Bench,
+    write_experiment: Callable[[dict[str, Any]], Path],
+    command: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    straight = bench.new(shallow, "straight")
+    bench.go(straight)
+    training = Display.training
+
+    def fill(self: Display, steps: int, metrics: Any) -> None:
+        training(self, steps, metrics)
+        if steps == 6:
+            monkeypatch.setattr(Display, "training", training)
+            _fill(small_disk)
+
+    monkeypatch.setattr(Display, "training", fill)
+    run = small_disk / "run"
+    assert command(write_experiment(shallow), "--out", run) == 1
+    told = capsys.readouterr()
+    assert re.search(r"^The run ended: .* cannot be written: .*[Nn]o space left", told.out, re.M)
+    assert told.out.count("The run ended") == 1
+    assert told.out.endswith(
+        f"Saved up to step 4. Make room, and go on with:\n  natdgp train --resume {run}\n"
+    )
+
+    assert command("--resume", run) == 1  # no room for its first word either
+    assert "manifest.json cannot be written" in (again := capsys.readouterr().out)
+    assert "Saved up to step 4. Make room" in again
+
+    (small_disk / "ballast").unlink()
+    assert command("--resume", run) == 0
+    assert_same_run(straight, RunFolder.open(run))
+
+
+def test_a_disk_that_is_full_from_the_start_is_told_and_nothing_is_left(
+    small_disk: Path,
+    shallow: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+    command: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _fill(small_disk)
+    assert command(write_experiment(shallow), "--out", small_disk / "run") == 1
+    out, err = capsys.readouterr()
+    assert re.fullmatch("natdgp train: .* cannot be written: .*No space left on device.*\n", err)
+    assert out == ""
+    assert {path.name for path in small_disk.iterdir()} == {"ballast"}

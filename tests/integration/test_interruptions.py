@@ -117,6 +117,27 @@ def test_a_run_killed_outright_equals_an_uninterrupted_one(
 
 
 @pytest.mark.slow
+def test_a_run_on_two_slots_interrupted_and_killed_equals_one_that_was_not(
+    small_experiment: dict[str, Any],
+    write_experiment: Callable[[dict[str, Any]], Path],
+    tmp_path: Path,
+) -> None:
+    file = write_experiment(_long(small_experiment, 2))
+    first, second = sorted(random.Random(14).sample(range(13, 50), 2))
+    assert finish(start(file, "--out", tmp_path / "straight", "--slots", "2"))[0] == 0
+    command = start(file, "--out", tmp_path / "broken", "--slots", "2")
+    await_line(command, f"step {first}/{STEPS}")
+    os.killpg(command.pid, signal.SIGINT)
+    assert finish(command)[0] == 128 + signal.SIGINT
+    _kill(file, tmp_path / "broken", second, 1, "--slots", "2")
+    status, out, err = finish(start("--resume", tmp_path / "broken", "--slots", "2"))
+    assert (status, err) == (0, ""), out
+    straight, broken = (RunFolder.open(tmp_path / name) for name in ("straight", "broken"))
+    assert broken.checkpoints()[-1].steps == 54
+    assert_same_run(straight, broken)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [12, 13])
 def test_a_run_that_loses_ranks_and_changes_slots_equals_one_in_one_process(
     bench: Bench,

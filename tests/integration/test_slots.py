@@ -229,6 +229,27 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
 
 
 @pytest.mark.slow
+def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
+    bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
+) -> None:
+    command = start(file, "--slots", "2", "--out", tmp_path / "two")
+    await_line(command, "step 6/12")
+    family = descendants(command)
+    leader = process_of(family, 0)
+    leader.suspend()
+    command.kill()
+    command.communicate()
+    status, _, err = finish(start("--resume", tmp_path / "two", "--slots", "1"))
+    assert status == 2
+    assert err.startswith(f"natdgp train: {tmp_path / 'two'} is being trained by another command")
+    leader.resume()
+    psutil.wait_procs(family, timeout=PROMPTLY)
+    two = RunFolder.open(tmp_path / "two")
+    _go_on_alone(bench, two)
+    _assert_same(bench, straight, two)
+
+
+@pytest.mark.slow
 def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> None:
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "Writing to")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import tensorflow as tf
 import natdgp
 from natdgp import cli
 from natdgp.local.devices import choose_device
+from natdgp.local.exchange import Exchange, Verdict
 from natdgp.local.folder import RunFolder
 from natdgp.local.launch import RequestRefused
 from natdgp.local.slots import slots_of
@@ -266,6 +268,52 @@ def test_a_resumed_run_is_never_deleted(
     assert folder.config.is_file()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.jsonl", '{"group": "training"\n', "metrics.jsonl, line 1: this is no JSON"),
+        ("manifest.json", '{"seed": 0, "sess', "manifest.json: this is no JSON"),
+    ],
+)
+def test_a_broken_file_of_a_run_that_goes_on_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    name: str,
+    content: str,
+    message: str,
+) -> None:
+    folder = RunFolder.create(Path("mine"))
+    write_experiment(experiment).rename(folder.config)
+    (folder.root / name).write_text(content)
+    status, _, err = _main(capsys, "train", "--resume", "mine")
+    assert status == 2
+    assert err.startswith("natdgp train: ")
+    assert message in err
+    assert (folder.root / name).read_text() == content
+
+
+@pytest.mark.parametrize("slots", ["1", "2"])
+def test_a_second_command_in_a_folder_is_refused(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    slots: str,
+) -> None:
+    monkeypatch.setattr("natdgp.local.folder.PATIENCE", 0.0)
+    folder = RunFolder.create(Path("mine"))
+    write_experiment(experiment).rename(folder.config)
+    with folder.occupied():
+        before = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
+        status, out, err = _main(capsys, "train", "--resume", "mine", "--slots", slots)
+        assert (status, out) == (2, "")
+        assert err.startswith("natdgp train: mine is being trained by another command; ")
+        before.pop(folder.lock)
+        after = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
+        assert {path: after[path] for path in before} == before
+
+
 def test_interrupting_before_there_is_a_run_is_no_crash(
     capsys: pytest.CaptureFixture[str],
     experiment: dict[str, Any],
@@ -312,11 +360,11 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
 ) -> None:
     seen: list[Any] = []
 
-    def look(_: object, folder: RunFolder, *, live: bool) -> int:
+    def look(_: object, folder: RunFolder, *, live: bool, of_search: bool) -> int:
         seen.append((folder.shown, folder.config.read_text(), live))
         return 0
 
-    monkeypatch.setattr("natdgp.local.session.run_and_report", look)
+    monkeypatch.setattr("natdgp.local.session.train_and_report", look)
     settings = ["--seed", "7", "--set", "hyperparameters.model.layers=3", "--no-progress"]
     status, _, _ = _main(capsys, "train", write_experiment(experiment), *settings)
     assert status == 0
@@ -335,12 +383,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((slots, slots_of(read_experiment(folder.config))))
         return 0
 
+    def launch(_: object, __: object, exchange: Exchange, slots: int, limit: float) -> None:
+        exchange.conclude(Verdict(note(RunFolder(Path(exchange.orders.folder)), slots)))
+
     monkeypatch.setattr(
-        "natdgp.local.session.run_and_report", lambda _, folder, *, live: note(folder, 1)
+        "natdgp.local.session.train_and_report", lambda _, folder, **__: note(folder, 1)
     )
     monkeypatch.setattr(
-        "natdgp.local.launch.run_on_slots", lambda _, folder, slots, **__: note(folder, slots)
+        "natdgp.local.launch._launched", lambda command, _: contextlib.nullcontext(command)
     )
+    monkeypatch.setattr("natdgp.local.launch._watch", launch)
     monkeypatch.setattr(RunFolder, "discard_unless_begun", lambda _: None)
     return seen
 

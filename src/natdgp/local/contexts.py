@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,8 @@ from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
+
+logger = logging.getLogger("natdgp.local")
 
 
 class Observer(Protocol):
@@ -135,29 +138,46 @@ class LocalCheckpointContext(SavedCheckpoints):
                 (aside / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
                 yield aside, checkpoint.path.name
                 settle_all(aside)
-                if not checkpoint.path.exists():  # else it was saved before: same law, same content
+                if not self._has_whole(checkpoint):
                     os.replace(aside, checkpoint.path)
                     settle(checkpoint.path.parent)
             finally:
                 shutil.rmtree(aside, ignore_errors=True)
         self.collect()
 
+    def _has_whole(self, checkpoint: Checkpoint) -> bool:
+        """Whether it was saved before: same law, same content. A damaged one makes way."""
+        if not os.path.lexists(checkpoint.path):
+            return False
+        problem = self._folder.set_aside_if_damaged(checkpoint)
+        if problem is not None:
+            logger.warning("%s; that checkpoint is set aside, and saved anew", problem)
+        return problem is None
+
     def best(self) -> list[Checkpoint]:
         """Validated checkpoints, best first."""
-        validated = [
-            (self._journal.rank(value), checkpoint)
-            for checkpoint in self._folder.checkpoints()
-            if (value := self._journal.value_at(checkpoint.steps)) is not None
-        ]
-        return [checkpoint for _, checkpoint in sorted(validated, key=lambda pair: pair[0])]
+        return best_of(self._folder.checkpoints(), self._journal)
 
     def collect(self) -> None:
         """Delete the checkpoints that are neither among the best nor among the latest."""
-        checkpoints = self._folder.checkpoints()
-        kept = {*self.best()[: self._keep_best], *checkpoints[-self._keep_latest :]}
+        checkpoints, best = self._folder.checkpoints(), self.best()
+        kept = {*best[: self._keep_best], *checkpoints[-self._keep_latest :]}
+        if checkpoints:  # before one goes that `best` may lead to
+            first = next((one for one in best if one in kept), checkpoints[-1])
+            self._folder.point_to_best(first.path)
         for checkpoint in checkpoints:
             if checkpoint not in kept:
                 self._folder.remove(checkpoint)
+
+
+def best_of(checkpoints: Iterable[Checkpoint], journal: Journal) -> list[Checkpoint]:
+    """Those that were validated, best first."""
+    validated = [
+        (journal.rank(value), checkpoint)
+        for checkpoint in checkpoints
+        if (value := journal.value_at(checkpoint.steps)) is not None
+    ]
+    return [checkpoint for _, checkpoint in sorted(validated, key=lambda pair: pair[0])]
 
 
 class LocalSearcherContext(core.DummySearcherContext):

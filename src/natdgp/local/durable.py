@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def saving(path: Path) -> Iterator[None]:
     """
     try:
         yield
+    except shutil.Error as error:  # of several files: source, copy and reason of each
+        _, copy, why = error.args[0][0]
+        raise NotSaved(f"{copy} cannot be written: {why}") from error
     except OSError as error:
         raise NotSaved(f"{path} cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:

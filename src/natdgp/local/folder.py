@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +17,21 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from natdgp.local.durable import write_whole
-from natdgp.models.record import FILE_NAME as RECORD_NAME
-from natdgp.models.seal import DamagedCheckpoint, check_seal
+from natdgp.local.durable import saving, write_whole
+from natdgp.local.lifeline import LOCK, Lifeline
+from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint, check_seal
 
 CONFIG = "config.yaml"
 """What makes a folder that of a run."""
 
 SEARCH_CONFIG = "search.yaml"
 """What makes a folder that of a search."""
+
+
+PATIENCE = 10.0
+"""Seconds for which the ranks of a command that was killed may take to end."""
+
+_CHECKPOINT = re.compile("step-([0-9]{8,})")
 
 
 class FolderError(ValueError):
@@ -106,10 +114,36 @@ class RunFolder:
             raise FolderError(f"{root} is not the folder of a run: it has no {CONFIG}")
         return cls(root.resolve())
 
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep every other command out of the folder.
+
+        :raises FolderError: if another one is in it.
+        :raises NotSaved: if the folder cannot be locked.
+        """
+        lifeline = Lifeline(self.lock)
+        with saving(self.lock):
+            held = lifeline.hold(PATIENCE, shareable=True)
+        if not held:
+            raise FolderError(
+                f"{self.shown} is being trained by another command; end it and its processes, or "
+                "wait until it ends"
+            )
+        try:
+            yield
+        finally:
+            lifeline.release()
+
     def discard_unless_begun(self) -> None:
-        """Delete the folder if the run left no result in it, so that its name is free again."""
-        if not self.checkpoints() and not any(read_json_lines(self.metrics)):
-            shutil.rmtree(self.root)
+        """Delete the folder if the run left no result in it, so that its name is free again.
+
+        Not one that another command is in by now.
+        """
+        lifeline = Lifeline(self.lock)
+        if lifeline.hold():
+            if not self.checkpoints() and not any(read_json_lines(self.metrics)):
+                shutil.rmtree(self.root)
+            lifeline.release()
 
     @property
     def shown(self) -> Path:
@@ -135,6 +169,11 @@ class RunFolder:
     def verdicts(self) -> Path:
         """Whether the run goes on, if it is one of a search."""
         return self.root / "verdict.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one command that trains here, and by its ranks for as long as they live."""
+        return self.root / LOCK
 
     @property
     def best(self) -> Path:
@@ -165,11 +204,15 @@ class RunFolder:
         return Checkpoint(self.root / "checkpoints" / f"step-{steps:08d}", steps)
 
     def checkpoints(self) -> list[Checkpoint]:
-        """All whole checkpoints, oldest first."""
+        """All checkpoints that have a record of their model, oldest first."""
+        return [one for one in self._named_checkpoints() if (one.path / RECORD_NAME).is_file()]
+
+    def _named_checkpoints(self) -> list[Checkpoint]:
+        """All that has a checkpoint's name, whatever it is, oldest first."""
         found = (
-            Checkpoint(path, int(path.name.removeprefix("step-")))
-            for path in (self.root / "checkpoints").glob("step-*")
-            if (path / RECORD_NAME).is_file()
+            Checkpoint(path, int(name[1]))
+            for path in (self.root / "checkpoints").iterdir()
+            if (name := _CHECKPOINT.fullmatch(path.name))
         )
         return sorted(found, key=lambda checkpoint: checkpoint.steps)
 
@@ -195,15 +238,19 @@ class RunFolder:
 
         They keep lying beside the others, under other names. Returns what is wrong with each.
         """
-        problems = []
-        for checkpoint in self.checkpoints():
-            try:
-                check_seal(checkpoint.path)
-            except DamagedCheckpoint as problem:
-                problems.append(problem)
-                path = checkpoint.path
+        problems = map(self.set_aside_if_damaged, self._named_checkpoints())
+        return [problem for problem in problems if problem is not None]
+
+    def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
+        """The same for one checkpoint, which has to exist."""
+        path = checkpoint.path
+        try:
+            check_seal(path)
+        except DamagedCheckpoint as problem:
+            with saving(path):
                 path.rename(next_free(path.parent, f"damaged-{path.name}"))
-        return problems
+            return problem
+        return None
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
@@ -221,17 +268,42 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def link_to(link: Path, target: Path) -> None:
-    """Make a symbolic link, or a new one in the place of an old one."""
+    """Make a symbolic link, or a new one in the place of an old one.
+
+    :raises NotSaved: if the disk refuses; the old one is still there.
+    """
     aside = link.with_name(f".{link.name}.partial")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, link.parent))
-    os.replace(aside, link)
+    with saving(link):
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(target, link.parent))
+        os.replace(aside, link)
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out."""
+    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out.
+
+    :raises FolderError: at a line that holds no object.
+    """
     if not path.is_file():
         return
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        yield _object_in(line, f"{path}, line {number}", "delete that line")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run.
+
+    :raises FolderError: if there is none in it.
+    """
+    return _object_in(path.read_bytes(), str(path), "restore or delete that file")
+
+
+def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
+    if not isinstance(content, dict):
+        raise FolderError(f"{where}: this is no JSON object; {remedy}")
+    return content

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from natdgp.local.durable import append_line, write_whole
-from natdgp.local.folder import read_json_lines
+from natdgp.local.folder import FolderError, read_json_lines
 
 TRAINING = "training"
 VALIDATION = "validation"
@@ -26,17 +26,28 @@ class Journal:
             belongs to steps that will be taken again, and is dropped.
         :param metric: the validation metric that decides which step is best.
         :param smaller_is_better: its direction.
+        :raises FolderError: if the file holds something else than reports.
         """
         self._path = path
         self._metric = metric
         self._sign = 1 if smaller_is_better else -1
-        kept = [entry for entry in read_json_lines(path) if entry["steps_completed"] <= up_to]
-        self._validations: dict[int, float] = {
-            entry["steps_completed"]: entry["metrics"][metric]
-            for entry in kept
-            if entry["group"] == VALIDATION
-        }
+        self._validations: dict[int, float] = {}
+        kept = []
+        for number, entry in enumerate(read_json_lines(path), start=1):
+            try:
+                if entry["steps_completed"] <= up_to:
+                    kept.append(entry)
+                    self._note(entry)
+            except (KeyError, TypeError, ValueError) as error:
+                raise FolderError(
+                    f"{path}, line {number}: this is no report of the run: {error!r}; delete that "
+                    "line"
+                ) from error
         write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        if entry["group"] == VALIDATION:
+            self._validations[entry["steps_completed"]] = float(entry["metrics"][self._metric])
 
     def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
         """Append one report, and have it on disk when this returns.
@@ -54,8 +65,7 @@ class Journal:
             "metrics": plain,
         }
         append_line(self._path, json.dumps(entry))
-        if group == VALIDATION:
-            self._validations[steps_completed] = plain[self._metric]
+        self._note(entry)
 
     @property
     def last_validation(self) -> int | None:

@@ -26,7 +26,7 @@ from natdgp.local.folder import RunFolder
 from natdgp.local.interruptions import handling
 from natdgp.local.manifest import close_lost_session
 from natdgp.local.output import Ended, Output
-from natdgp.local.session import way_on
+from natdgp.local.session import alone, way_on
 from natdgp.local.slots import threads_for
 from natdgp.parallel.vigil import Stall, Vigil, after, steps_of
 from natdgp.settings import SettingsError
@@ -85,6 +85,7 @@ def run_on_slots(
     :param of_search: whether the run is a trial of a search, which judges it.
     :returns: the exit status.
     :raises RequestRefused: if something is wrong with the data or the folder.
+    :raises FolderError: if another command trains there.
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
     orders = Orders(
@@ -97,15 +98,15 @@ def run_on_slots(
     )
     began = time.monotonic()
     output = Output(_writer(sys.stdout), _writer(sys.stderr))
-    with _exchange(orders) as exchange:
+    with alone(console, folder, slots), _exchange(orders) as exchange:
         command = _command(horovodrun, slots, exchange)
         environment = _environment(slots, exchange, gpus)
         with _launched(command, environment) as launcher, handling(_asking(exchange)):
             stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
-            close_lost_session(folder.manifest, seconds=time.monotonic() - began)
             report = _failure_report(stall or output.first_to_fail, output, exchange, slots)
             _writer(sys.stderr)("\n".join([*report, *_remedy(folder, slots), ""]))
+            close_lost_session(folder.manifest, seconds=time.monotonic() - began)
             return FAILED
         if exchange.verdict.refused is not None:
             raise RequestRefused(exchange.verdict.refused)

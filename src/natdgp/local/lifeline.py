@@ -11,6 +11,9 @@ import threading
 import time
 from pathlib import Path
 
+LOCK = "lock"
+"""Its file, in the folder of a run or a search."""
+
 
 class Lifeline:
     """A lock that one process holds; those that watch it end when it is let go."""
@@ -18,9 +21,10 @@ class Lifeline:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def hold(self, patience: float = 0.0) -> bool:
+    def hold(self, patience: float = 0.0, *, shareable: bool = False) -> bool:
         """Let watching processes live for as long as this one does, or until `release`.
 
+        :param shareable: let others `join`; the next to hold it has to wait for them too.
         :param patience: seconds for which to wait where the lock is taken, by a process that holds
             it or by ones that are about to end.
         :returns: whether this process has the lock now.
@@ -30,6 +34,8 @@ class Lifeline:
         while True:
             try:
                 fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if shareable:
+                    fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     self._held.close()
@@ -37,6 +43,18 @@ class Lifeline:
                 time.sleep(0.05)
             else:
                 return True
+
+    def join(self) -> None:
+        """Hold the lock beside the process that made it shareable.
+
+        :raises BlockingIOError: if another process has it to itself.
+        """
+        self._held = self._path.open()
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._held.close()
+            raise
 
     def release(self) -> None:
         """Let go: watching processes end."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -14,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from natdgp.local.folder import write_json
+from natdgp.local.folder import FolderError, read_json, write_json
 from natdgp.models.record import versions
 
 
@@ -27,11 +26,12 @@ class Manifest:
         :param path: the file, read first if it exists.
         :param seed: the trial's seed.
         :param slots: processes of this session.
+        :raises FolderError: if the file is no manifest.
         """
         self._path = path
         self._content: dict[str, Any] = {"seed": seed, "sessions": []}
         if path.is_file():
-            self._content = json.loads(path.read_text(encoding="utf-8"))
+            self._content = _read(path)
         self._session: dict[str, Any] = {
             "command": shlex.join(sys.argv),
             "slots": slots,
@@ -76,11 +76,19 @@ def close_lost_session(path: Path, *, seconds: float) -> None:
     """
     if not path.is_file():
         return
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = _read(path)
     session = content["sessions"][-1]
     if "ended_as" not in session:
         session.update(ended=_now(), ended_as="failed", seconds=seconds)
         write_json(path, content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    sessions = content.get("sessions")
+    if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
+        raise FolderError(f"{path}: this is no manifest of a run; restore or delete that file")
+    return content
 
 
 def _now() -> str:

@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from natdgp.local.exchange import Exchange, Orders, Verdict
+from natdgp.local.lifeline import LOCK, Lifeline
 from natdgp.local.quiet import quiet_the_stack
 
 PATIENCE = 20.0
@@ -19,6 +20,8 @@ PATIENCE = 20.0
 def main(exchange: Exchange) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
     exchange.lifeline.watch()
+    folder = Lifeline(Path(exchange.orders.folder) / LOCK)
+    folder.join()  # no other command gets it before this rank has ended
     rank = int(os.environ["HOROVOD_RANK"])
     exchange.live(rank)
     quiet_the_stack()
@@ -39,9 +42,8 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     from rich.console import Console
 
     from natdgp.data import DataError
-    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError, RunFolder
-    from natdgp.local.session import run_and_report
+    from natdgp.local.session import train_and_report
 
     sys.argv = orders.command  # the manifest tells what the user asked for
     console = Console(
@@ -53,11 +55,11 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     )
     try:
         folder = RunFolder.open(Path(orders.folder))
-        status = run_and_report(
+        status = train_and_report(
             console, folder, live=orders.live, exchange=exchange, of_search=orders.of_search
         )
         return Verdict(status)
-    except (FolderError, DataError, NotSaved) as error:
+    except (FolderError, DataError) as error:
         return Verdict(refused=str(error))
 
 
@@ -76,8 +78,15 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
 
 
 def _follows_from_another(error: Exception) -> bool:
-    """Whether a collective failed, as it does when another rank has ended."""
-    return "horovod" in f"{type(error).__name__} {error}".lower()
+    """Whether a collective failed, as it does when another rank has ended.
+
+    Horovod's operations in TensorFlow then raise its UnknownError, as the status of a shut-down and
+    of a broken connection is unknown (`ConvertStatus` in Horovod 0.28.1).
+    """
+    import tensorflow as tf
+    from horovod.common.exceptions import HorovodInternalError
+
+    return isinstance(error, (HorovodInternalError, tf.errors.UnknownError))
 
 
 def _explained(exchange: Exchange) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import determined as det
+import tensorflow as tf
 from determined import core, horovod, load
 
 from natdgp.local.contexts import (
@@ -25,6 +26,7 @@ from natdgp.local.contexts import (
     following_core_context,
     local_core_context,
 )
+from natdgp.local.durable import NotSaved, saving
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, FolderError, RunFolder
 from natdgp.local.journal import Journal
@@ -75,11 +77,16 @@ def find_trial_code(spec: str, source: Path) -> Path | None:
 
 
 def copy_trial_code(found: Path, source: Path, code: Path) -> None:
-    """Copy what :func:`find_trial_code` found into a run's folder."""
-    if (source / found).is_dir():
-        shutil.copytree(source / found, code / found, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copy2(source / found, code / found)
+    """Copy what :func:`find_trial_code` found into a run's folder.
+
+    :raises NotSaved: if it cannot be copied.
+    """
+    ours, ignored = source / found, shutil.ignore_patterns("__pycache__")
+    with saving(code / found):
+        if ours.is_dir():
+            shutil.copytree(ours, code / found, ignore=ignored)
+        else:
+            shutil.copy2(ours, code / found)
 
 
 def length_in_batches(experiment: Experiment) -> int:
@@ -89,6 +96,20 @@ def length_in_batches(experiment: Experiment) -> int:
         config["searcher"]["max_length"],
         experiment.settings.global_batch_size,
         config.get("records_per_epoch"),
+    )
+
+
+def journal_of(experiment: Experiment, folder: RunFolder, up_to: int) -> Journal:
+    """The journal of a run that stands at a step.
+
+    :raises FolderError: if the file holds something else than reports.
+    """
+    searcher = experiment.config["searcher"]
+    return Journal(
+        folder.metrics,
+        up_to=up_to,
+        metric=searcher["metric"],
+        smaller_is_better=searcher["smaller_is_better"],
     )
 
 
@@ -107,28 +128,25 @@ def train(
     :param exchange: between the ranks, if this is rank 0 of several.
     :param verdicts: what to wait for after every validation, if a search judges the run.
     :raises determined.InvalidHP: if a hyperparameter makes training break down.
+    :raises NotSaved: if the disk refuses what has to be kept.
     """
     config = experiment.config
-    searcher, storage = config["searcher"], config["checkpoint_storage"]
+    storage = config["checkpoint_storage"]
     with _prepared(experiment, folder) as (trial_class, env, distributed):
-        journal = Journal(
-            folder.metrics,
-            up_to=env.steps_completed,
-            metric=searcher["metric"],
-            smaller_is_better=searcher["smaller_is_better"],
-        )
+        journal = journal_of(experiment, folder, env.steps_completed)
         core_context = local_core_context(
             folder,
             journal,
             observer,
-            max_length=searcher["max_length"],
+            max_length=config["searcher"]["max_length"],
             keep_best=storage["save_trial_best"],
             keep_latest=storage["save_trial_latest"],
             distributed=distributed,
             exchange=exchange,
             verdicts=verdicts,
         )
-        controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
+        with _saving_events(folder.tensorboard):
+            controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -246,6 +264,20 @@ def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvCo
         test_mode=False,
         on_cluster=False,
     )
+
+
+@contextlib.contextmanager
+def _saving_events(place: Path) -> Iterator[None]:
+    """Around training, in the midst of which TensorBoard's files are written.
+
+    :raises NotSaved: for what TensorFlow says against writing there.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if not error.message.startswith(str(place)):
+            raise
+        raise NotSaved(f"{place} cannot be written: {error.message}") from error
 
 
 @contextlib.contextmanager

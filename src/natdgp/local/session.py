@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +15,23 @@ import determined as det
 from rich.console import Console
 
 from natdgp.local.conclusion import conclude
+from natdgp.local.contexts import best_of
 from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
-from natdgp.local.exits import SIGNALLED
+from natdgp.local.exits import FAILED, SIGNALLED
 from natdgp.local.folder import RunFolder
 from natdgp.local.manifest import Manifest
-from natdgp.local.run import copy_trial_code, find_trial_code, length_in_batches, train
-from natdgp.local.slots import slots_of
+from natdgp.local.run import (
+    copy_trial_code,
+    find_trial_code,
+    journal_of,
+    length_in_batches,
+    train,
+)
+from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
 from natdgp.settings import Experiment, read_experiment
-
-FAILED = 1
-"""Exit status of a run that a hyperparameter or the disk broke."""
 
 
 def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder:
@@ -45,7 +52,7 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
         data = located(resolved.pop("data"), source)
         folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
     except BaseException:
-        folder.discard_unless_begun()
+        shutil.rmtree(folder.root)
         raise
     return folder
 
@@ -67,7 +74,13 @@ def fall_back(console: Console, folder: RunFolder) -> None:
     damaged = folder.set_damaged_aside()
     for problem in damaged:
         console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
-    if damaged and not folder.checkpoints():
+    if not damaged:
+        return
+    if checkpoints := folder.checkpoints():
+        journal = journal_of(read_experiment(folder.config), folder, sys.maxsize)  # drops nothing
+        folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
+    else:
+        folder.best.unlink(missing_ok=True)
         console.print("No checkpoint is left: the run begins anew", soft_wrap=True)
 
 
@@ -77,7 +90,35 @@ def way_on(folder: RunFolder, slots: int) -> str:
     return command if slots == 1 else f"{command} --slots {slots}"
 
 
+@contextlib.contextmanager
+def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[None]:
+    """Be the one command that trains in a folder, which is fit to go on from inside.
+
+    :raises FolderError: if there is another.
+    """
+    with folder.occupied():
+        fall_back(console, folder)
+        resumed_run(with_slots(read_experiment(folder.config), slots), folder)
+        yield
+
+
 def run_and_report(
+    console: Console, folder: RunFolder, *, live: bool, of_search: bool = False
+) -> int:
+    """Train in this process from the folder's latest checkpoint, or from the start, and report.
+
+    :param console: where to write.
+    :param folder: of a new run, or of one to go on with.
+    :param live: redraw the progress line if the console is a terminal.
+    :param of_search: whether the run is a trial of a search, which judges it and reports.
+    :returns: the exit status.
+    :raises FolderError: if another command trains there.
+    """
+    with alone(console, folder, slots=1):
+        return train_and_report(console, folder, live=live, of_search=of_search)
+
+
+def train_and_report(
     console: Console,
     folder: RunFolder,
     *,
@@ -85,15 +126,27 @@ def run_and_report(
     exchange: Exchange | None = None,
     of_search: bool = False,
 ) -> int:
-    """Train from the folder's latest checkpoint, or from the start, and report.
+    """The same for a command that has the folder to itself.
 
-    :param console: where to write.
-    :param folder: of a new run, or of one to go on with.
-    :param live: redraw the progress line if the console is a terminal.
     :param exchange: between the ranks, if this is rank 0 of several.
-    :param of_search: whether the run is a trial of a search, which judges it and reports.
-    :returns: the exit status.
     """
+    try:
+        return _train_and_report(console, folder, live, exchange, of_search)
+    except NotSaved as error:
+        console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
+        if checkpoints := folder.checkpoints():
+            slots = slots_of(read_experiment(folder.config))
+            console.print(
+                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
+                f"  {way_on(folder, slots)}",
+                soft_wrap=True,
+            )
+        return FAILED
+
+
+def _train_and_report(
+    console: Console, folder: RunFolder, live: bool, exchange: Exchange | None, of_search: bool
+) -> int:
     experiment = read_experiment(folder.config)
     config, settings = experiment.config, experiment.settings
     checkpoints = folder.checkpoints()
@@ -120,7 +173,6 @@ def run_and_report(
     try:
         with display:
             outcome = train(experiment, folder, display, exchange, verdicts)
-        folder.point_to_best(outcome.best)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"
@@ -142,18 +194,10 @@ def run_and_report(
         ended_as, reason = "invalid", error.msg
         console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
         return FAILED
-    except NotSaved as error:
-        console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
-        if checkpoints := folder.checkpoints():
-            console.print(
-                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
-                f"  {way_on(folder, slots)}",
-                soft_wrap=True,
-            )
-        return FAILED
     finally:
         seconds = time.monotonic() - began
-        manifest.close(ended_as=ended_as, steps=steps, seconds=seconds, reason=reason)
+        with _told(console):
+            manifest.close(ended_as=ended_as, steps=steps, seconds=seconds, reason=reason)
 
     if of_search:
         return 0
@@ -167,3 +211,12 @@ def run_and_report(
         examples_per_second=display.examples_per_second,
     )
     return 0
+
+
+@contextlib.contextmanager
+def _told(console: Console) -> Iterator[None]:
+    """Tell what is not saved here, which must not hide what was not saved before, or went well."""
+    try:
+        yield
+    except NotSaved as error:
+        console.print(str(error), style="bold red", soft_wrap=True)

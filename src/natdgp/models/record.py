@@ -11,10 +11,9 @@ from typing import Any
 
 from natdgp.data import Prepared, Scaling
 from natdgp.models.builder import TaskShape
-from natdgp.models.seal import check_seal
+from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint, check_seal
 from natdgp.settings import Settings
 
-FILE_NAME = "natdgp.json"
 FORMAT = 1
 """Raised when a field changes its meaning; older formats stay readable."""
 
@@ -70,8 +69,11 @@ class TaskRecord:
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> TaskRecord:
         """Inverse of :meth:`to_dict`."""
+        num_data = int(saved["num_data"])
+        if not 0 < num_data < 2**53:  # so that its reciprocal is a float
+            raise ValueError(f"num_data is {num_data}")
         return cls(
-            num_data=int(saved["num_data"]),
+            num_data=num_data,
             features=tuple(saved["features"]),
             targets=tuple(saved["targets"]),
             scaling=Scaling.from_dict(saved["scaling"]),
@@ -96,17 +98,17 @@ class ModelRecord:
             "seed": self.seed,
             "versions": versions(),
         }
-        (folder / FILE_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def of_checkpoint(cls, folder: Path) -> ModelRecord:
         """Read the record of a checkpoint, all of whose files are as they were written.
 
         :raises FileNotFoundError: if the folder holds none.
-        :raises DamagedCheckpoint: if they are not.
-        :raises ValueError: if a newer natdgp wrote it, or none did.
+        :raises DamagedCheckpoint: if they are not, or if no natdgp wrote it.
+        :raises ValueError: if a newer natdgp wrote it.
         """
-        if (folder / FILE_NAME).is_file():
+        if (folder / RECORD_NAME).is_file():
             check_seal(folder)
         return cls.read(folder)
 
@@ -115,13 +117,14 @@ class ModelRecord:
         """Read `natdgp.json` from a checkpoint's folder.
 
         :raises FileNotFoundError: if the folder holds none.
-        :raises ValueError: if a newer natdgp wrote it, or none did.
+        :raises DamagedCheckpoint: if no natdgp wrote it.
+        :raises ValueError: if a newer natdgp wrote it.
         """
-        path = folder / FILE_NAME
+        path = folder / RECORD_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {FILE_NAME}")
+            raise FileNotFoundError(f"{folder} is not a natdgp checkpoint: it has no {RECORD_NAME}")
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(path.read_bytes())
             newer = saved["format"] > FORMAT
             if not newer:
                 return cls(
@@ -129,8 +132,8 @@ class ModelRecord:
                     task=TaskRecord.from_dict(saved["task"]),
                     seed=int(saved["seed"]),
                 )
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} is no record of a model: {error!r}") from error
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise DamagedCheckpoint(f"{path} is no record of a model: {error!r}") from error
         raise ValueError(
             f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
             f"this natdgp reads; upgrade natdgp"

@@ -7,10 +7,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from natdgp.models.seal import WEIGHTS_NAME
 from natdgp.training.model import NatGradModel
-
-WEIGHTS_NAME = "determined-keras-model-weights"
-"""The files, named by Determined, that hold a checkpoint's variables."""
 
 
 def load_weights(model: NatGradModel, folder: Path) -> None:

@@ -21,10 +21,11 @@ from natdgp.local.contexts import (
 )
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
-from natdgp.local.folder import RunFolder
+from natdgp.local.folder import Checkpoint, RunFolder
 from natdgp.local.journal import VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
-from natdgp.models.record import FILE_NAME
+from natdgp.models.seal import RECORD_NAME, check_seal
+from tests.sealed import WEIGHTS, write_checkpoint
 
 
 class Notes:
@@ -62,8 +63,7 @@ def _journal(
 
 def _save(context: LocalCheckpointContext, steps: int, content: str = "whole") -> str:
     with context.store_path({"steps_completed": steps}) as (path, storage_id):
-        (path / "weights").write_text(content)
-        (path / FILE_NAME).touch()
+        write_checkpoint(path, content)
     return storage_id
 
 
@@ -79,7 +79,7 @@ def test_a_saved_checkpoint_is_restored_by_its_id(folder: RunFolder) -> None:
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     storage_id = _save(context, 4)
     with context.restore_path(storage_id) as path:
-        assert (path / "weights").read_text() == "whole"
+        assert (path / WEIGHTS).read_text() == "whole"
         assert json.loads((path / "metadata.json").read_text()) == {"steps_completed": 4}
     assert folder.checkpoints()[0].path == path
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_is_invisible_until_it_is_whole(folder: RunFolder) -> None:
     context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
     _save(context, 4)
     with context.store_path({"steps_completed": 8}) as (path, _):
-        (path / FILE_NAME).touch()
+        (path / RECORD_NAME).touch()
         assert _steps(folder) == [4]
     assert _steps(folder) == [8]
 
@@ -102,7 +102,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     def fail() -> None:
         with context.store_path({"steps_completed": 8}) as (path, _):
             (path / "left over").touch()
-            (path / FILE_NAME).touch()
+            (path / RECORD_NAME).touch()
             raise OSError("disk full")
 
     with pytest.raises(NotSaved, match="step-00000008 cannot be written: disk full"):
@@ -110,7 +110,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     assert _names(folder) == {"step-00000004"}
     assert _steps(folder) == [4]
     with context.restore_path(folder.checkpoints()[0].path.name) as path:
-        assert (path / "weights").read_text() == "whole"
+        assert (path / WEIGHTS).read_text() == "whole"
     # and the step can be saved anew, without what was left over
     _save(context, 8)
     assert _names(folder) == {"step-00000008"}
@@ -123,7 +123,21 @@ def test_a_step_saved_again_keeps_its_checkpoint(folder: RunFolder) -> None:
     _save(context, 4, "first")
     _save(context, 4, "second")
     assert _names(folder) == {"step-00000004"}
-    assert (folder.checkpoint(4).path / "weights").read_text() == "first"
+    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "first"
+
+
+@pytest.mark.parametrize("lost", [WEIGHTS, RECORD_NAME])
+def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
+    folder: RunFolder, lost: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = LocalCheckpointContext(folder, _journal(folder), 1, 1)
+    _save(context, 4, "first")
+    (folder.checkpoint(4).path / lost).unlink()
+    _save(context, 4, "second")
+    assert _names(folder) == {"step-00000004", "damaged-step-00000004"}
+    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "second"
+    check_seal(folder.checkpoint(4).path)
+    assert f"step-00000004/{lost} is missing; that checkpoint is set aside" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -160,6 +174,26 @@ def test_saving_collects_what_is_no_longer_needed(folder: RunFolder) -> None:
         _save(context, steps)
         seen.append(_steps(folder))
     assert seen == [[4], [8], [8, 12], [8, 16]]
+
+
+def test_best_leads_to_a_checkpoint_at_any_time(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove = RunFolder.remove
+
+    def look(self: RunFolder, checkpoint: Checkpoint) -> None:
+        assert folder.best.resolve() != checkpoint.path
+        remove(self, checkpoint)
+
+    monkeypatch.setattr(RunFolder, "remove", look)
+    journal = _journal(folder)
+    context = LocalCheckpointContext(folder, journal, 1, 1)
+    seen = []
+    for steps, value in {4: 2.0, 8: 1.0, 12: 3.0, 16: 0.5}.items():
+        journal.write(VALIDATION, steps, {"val_x": value})
+        _save(context, steps)
+        seen.append(folder.best.resolve())
+    assert seen == [folder.checkpoint(steps).path for steps in (4, 8, 8, 16)]
 
 
 def test_the_earliest_of_equally_good_checkpoints_is_the_best(folder: RunFolder) -> None:

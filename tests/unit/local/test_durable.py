@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
 
 from natdgp.local.durable import NotSaved, append_line, saving, write_whole
+from natdgp.local.folder import link_to
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
@@ -39,6 +41,20 @@ def test_lines_are_appended(tmp_path: Path) -> None:
 def test_a_line_that_cannot_be_appended_is_told(tmp_path: Path) -> None:
     with pytest.raises(NotSaved, match="nowhere/lines cannot be written: No such file"):
         append_line(tmp_path / "nowhere" / "lines", "one")
+
+
+def test_of_several_files_that_cannot_be_copied_the_first_is_told(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    for name in ("a.py", "b.py"):
+        (tmp_path / "code" / name).symlink_to("nowhere")
+    message = r"copy/[ab]\.py cannot be written: .*No such file"
+    with pytest.raises(NotSaved, match=message), saving(tmp_path / "copy"):
+        shutil.copytree(tmp_path / "code", tmp_path / "copy")
+
+
+def test_a_link_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotSaved, match="nowhere/best cannot be written: No such file"):
+        link_to(tmp_path / "nowhere" / "best", tmp_path)
 
 
 def test_what_tensorflow_says_against_it_is_told(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from natdgp.local import folder as folder_module
 from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
-from natdgp.models.record import FILE_NAME
-from natdgp.models.seal import seal
+from natdgp.local.lifeline import Lifeline
+from natdgp.models.seal import RECORD_NAME
+from tests.sealed import write_checkpoint
 
 
 def _everything(root: Path) -> dict[str, bytes | None]:
@@ -92,11 +95,11 @@ def test_only_whole_checkpoints_are_seen_oldest_first(tmp_path: Path) -> None:
     for steps in (12, 4, 100_000_000):
         place = folder.checkpoint(steps)
         place.path.mkdir()
-        (place.path / FILE_NAME).touch()
+        (place.path / RECORD_NAME).touch()
     folder.checkpoint(8).path.mkdir()  # without a record
     aside = tmp_path / "checkpoints" / ".step-00000016.partial"
     aside.mkdir()
-    (aside / FILE_NAME).touch()
+    (aside / RECORD_NAME).touch()
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 12, 100_000_000]
     folder.remove(folder.checkpoint(12))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 100_000_000]
@@ -116,17 +119,65 @@ def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
     for steps in (4, 8, 12):
         place = folder.checkpoint(steps).path
         place.mkdir()
-        (place / FILE_NAME).write_text("{}")
-        seal(place)
+        write_checkpoint(place)
     assert folder.set_damaged_aside() == []
     for steps in (4, 12):
-        (folder.checkpoint(steps).path / FILE_NAME).write_text("")
+        (folder.checkpoint(steps).path / RECORD_NAME).write_text("")
     (tmp_path / "checkpoints" / "damaged-step-00000012").mkdir()
     first, second = folder.set_damaged_aside()
-    assert f"step-00000004/{FILE_NAME} has 0 bytes; 2 were written" in str(first)
-    assert f"step-00000012/{FILE_NAME} has 0 bytes; 2 were written" in str(second)
+    assert f"step-00000004/{RECORD_NAME} has 0 bytes; 2 were written" in str(first)
+    assert f"step-00000012/{RECORD_NAME} has 0 bytes; 2 were written" in str(second)
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [8]
-    assert (tmp_path / "checkpoints" / "damaged-step-00000012-2" / FILE_NAME).exists()
+    assert (tmp_path / "checkpoints" / "damaged-step-00000012-2" / RECORD_NAME).exists()
+
+
+def test_what_lost_its_record_is_damaged_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for steps in (4, 8):
+        folder.checkpoint(steps).path.mkdir()
+        write_checkpoint(folder.checkpoint(steps).path)
+    (folder.checkpoint(8).path / RECORD_NAME).unlink()
+    folder.checkpoint(12).path.touch()  # not even a folder
+    first, second = folder.set_damaged_aside()
+    assert f"step-00000008/{RECORD_NAME} is missing" in str(first)
+    assert "step-00000012 cannot be read: Not a directory" in str(second)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
+        "step-00000004",
+        "damaged-step-00000008",
+        "damaged-step-00000012",
+    }
+
+
+def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path)
+    for name in ("step-00000012-copy", "step-12", "step-", "step-00000012.zip"):
+        (tmp_path / "checkpoints" / name).mkdir()
+        (tmp_path / "checkpoints" / name / RECORD_NAME).touch()
+    assert folder.checkpoints() == []
+    assert folder.set_damaged_aside() == []
+
+
+def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "PATIENCE", 0.0)
+    folder = RunFolder.create(tmp_path / "run")
+    with folder.occupied():
+        with pytest.raises(FolderError, match="run is being trained by another command"):
+            folder.occupied().__enter__()
+        folder.discard_unless_begun()
+        assert folder.root.exists()
+    with folder.occupied():
+        pass
+    folder.discard_unless_begun()
+    assert not folder.root.exists()
+
+
+def test_ranks_of_a_command_that_was_killed_may_take_to_end(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    rank = Lifeline(folder.lock)
+    assert rank.hold()
+    threading.Timer(0.5, rank.release).start()
+    with folder.occupied():
+        pass
 
 
 def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:
@@ -144,7 +195,8 @@ def test_a_run_that_left_a_result_stays(tmp_path: Path, left: str) -> None:
         folder.metrics.write_text('{"group": "training"}\n')
     else:
         folder.checkpoint(0).path.mkdir()
-        (folder.checkpoint(0).path / FILE_NAME).touch()
+        (folder.checkpoint(0).path / RECORD_NAME).touch()
+    folder.lock.touch()
     before = _everything(folder.root)
     folder.discard_unless_begun()
     assert _everything(folder.root) == before
@@ -164,3 +216,10 @@ def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     assert not list(read_json_lines(path))
     path.write_text('{"a": 1}\n{"a": "\\u2028"}\n{"a": ')
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]
+
+
+@pytest.mark.parametrize("line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00"])
+def test_a_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "lines").write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
+    with pytest.raises(FolderError, match=r"lines, line 2: this is no JSON.*; delete that line"):
+        list(read_json_lines(tmp_path / "lines"))

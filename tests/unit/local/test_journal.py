@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.local.folder import read_json_lines
+from natdgp.local.folder import FolderError, read_json_lines
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
 
 
@@ -109,3 +109,23 @@ def test_nothing_is_left_beside_the_journal(path: Path) -> None:
     _open(path).write(TRAINING, 1, {"loss": 1.0})
     _open(path, 1)
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"steps_completed": "4"},
+        {"steps_completed": 4},
+        {"group": VALIDATION, "steps_completed": 4, "metrics": {"val_y": 1.0}},
+        {"group": VALIDATION, "steps_completed": 4, "metrics": {"val_x": "low"}},
+    ],
+)
+def test_a_line_that_is_no_report_is_told_with_its_number(path: Path, line: object) -> None:
+    _open(path).write(TRAINING, 2, {"loss": 1.0})
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(FolderError, match=r"metrics\.jsonl, line 2: this is no report of the run"):
+        _open(path, 4)
+    assert path.read_bytes() == before

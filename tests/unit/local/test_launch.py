@@ -14,7 +14,7 @@ from natdgp.local.exchange import Exchange, Orders, Verdict
 from natdgp.local.folder import RunFolder
 from natdgp.local.interruptions import handling
 from natdgp.local.output import Output
-from natdgp.models.record import FILE_NAME
+from natdgp.models.seal import RECORD_NAME
 from natdgp.parallel.pulse import Pulse
 
 ORDERS = Orders("/runs/a", ["natdgp"], live=False, terminal=False, width=80)
@@ -53,7 +53,7 @@ def test_a_rank_that_failed_is_told_with_its_own_words_and_the_way_on(
 ) -> None:
     exchange.fail(1, "Traceback\nValueError: mine\n")
     folder.checkpoint(8).path.mkdir()
-    (folder.checkpoint(8).path / FILE_NAME).touch()
+    (folder.checkpoint(8).path / RECORD_NAME).touch()
     output = _after("[1]<stderr>:noise", "Process 1 exit with status code 1.")
     Pulse(exchange.root, 1).note(9)
     assert launch._failure_report(output.first_to_fail, output, exchange, 2) == [

@@ -62,3 +62,17 @@ def test_a_process_ends_when_the_holder_is_killed_and_another_may_hold_then(
         lifeline = Lifeline(lock)
         assert lifeline.hold(patience=30)
         lifeline.release()
+
+
+def test_a_lifeline_that_is_shared_is_free_when_the_last_has_let_go(tmp_path: Path) -> None:
+    first, second, third = (Lifeline(tmp_path / "lock") for _ in range(3))
+    assert first.hold(shareable=True)
+    second.join()
+    assert not third.hold()
+    first.release()
+    assert not third.hold()
+    second.release()
+    assert third.hold()
+    with pytest.raises(BlockingIOError):
+        second.join()
+    third.release()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from natdgp.local.folder import FolderError
 from natdgp.local.manifest import Manifest, close_lost_session
 
 
@@ -98,3 +99,16 @@ def test_a_run_needs_neither_git_nor_a_repository(
         monkeypatch.setenv("PATH", str(tmp_path))
     Manifest(tmp_path / "manifest.json", seed=0, slots=1)
     assert _read(tmp_path / "manifest.json")["sessions"][0]["commit"] is None
+
+
+@pytest.mark.parametrize("content", ["", '{"sessions": [{"slo', "[]", "{}", '{"sessions": [3]}'])
+def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text(content)
+    for read in (
+        lambda: Manifest(path, seed=1, slots=1),
+        lambda: close_lost_session(path, seconds=1.0),
+    ):
+        with pytest.raises(FolderError, match=r"manifest\.json: .*; restore or delete that file"):
+            read()
+    assert path.read_text() == content

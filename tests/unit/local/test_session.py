@@ -215,6 +215,15 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
     assert [session["ended_as"] for session in _sessions(shallow)] == ["stopped"]
 
 
+def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFolder) -> None:
+    assert _report(shallow)[0] == 0
+    assert shallow.best.is_dir()
+    (shallow.checkpoint(4).path / "rng_state.pkl").unlink()
+    status, screen = _report(shallow)
+    assert status == 0
+    assert "rng_state.pkl is missing; that checkpoint is left out\nNo checkpoint is left" in screen
+
+
 def test_a_users_own_exception_comes_through_unchanged(
     shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,8 @@ import tensorflow as tf
 import natdgp
 from natdgp.data import Prepared, Rows, Scaling
 from natdgp.models import TaskShape
-from natdgp.models.record import FILE_NAME, FORMAT, ModelRecord, TaskRecord, versions
+from natdgp.models.record import FORMAT, ModelRecord, TaskRecord, versions
+from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint
 from natdgp.settings import (
     AdamSettings,
     CosineSchedule,
@@ -52,7 +53,7 @@ def _record() -> ModelRecord:
 
 
 def _rewrite(folder: Path, **changes: Any) -> None:
-    path = folder / FILE_NAME
+    path = folder / RECORD_NAME
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
@@ -104,6 +105,22 @@ def test_a_newer_format_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
         ModelRecord.read(tmp_path)
 
 
+@pytest.mark.parametrize("num_data", ["Infinity", "NaN", "1e400", "0", "-3", "1" * 4000, "[]"])
+def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path, num_data: str) -> None:
+    _record().write(tmp_path)
+    path = tmp_path / RECORD_NAME
+    path.write_text(path.read_text("utf-8").replace('"num_data": 123', f'"num_data": {num_data}'))
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model"):
+        ModelRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"\x00", b"[]"])
+def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RECORD_NAME).write_bytes(content)
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model"):
+        ModelRecord.read(tmp_path)
+
+
 def test_other_versions_of_the_stack_do_not_stop_reading(tmp_path: Path) -> None:
     _record().write(tmp_path)
     _rewrite(tmp_path, versions={"natdgp": "0.0.0"})
@@ -112,7 +129,7 @@ def test_other_versions_of_the_stack_do_not_stop_reading(tmp_path: Path) -> None
 
 def test_a_record_lists_the_versions_that_wrote_it(tmp_path: Path) -> None:
     _record().write(tmp_path)
-    saved = json.loads((tmp_path / FILE_NAME).read_text("utf-8"))
+    saved = json.loads((tmp_path / RECORD_NAME).read_text("utf-8"))
     assert saved["format"] == FORMAT
     assert saved["versions"] == versions()
     assert versions() == {

@@ -1,32 +1,41 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from natdgp.models.seal import FILE_NAME, DamagedCheckpoint, check_seal, seal
+from natdgp.models.seal import (
+    FILE_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    DamagedCheckpoint,
+    check_seal,
+    seal,
+)
+from tests.sealed import WEIGHTS, write_checkpoint
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     folder = tmp_path / "checkpoint"
     (folder / "code").mkdir(parents=True)
-    (folder / "weights").write_bytes(bytes(range(256)) * 8192)  # more than is read at once
     (folder / "code" / "trial.py").write_text("pass\n")
-    seal(folder)
+    write_checkpoint(folder, "numbers" * 300_000)  # more than is read at once
     return folder
 
 
-def test_what_was_written_passes_and_more_may_come(checkpoint: Path) -> None:
+def test_what_was_written_passes_and_determined_may_add_its_own(checkpoint: Path) -> None:
     check_seal(checkpoint)
     (checkpoint / "metadata.json").write_text("{}")  # Determined's, written last on a cluster
     check_seal(checkpoint)
 
 
 def test_a_checkpoint_may_be_sealed_anew(checkpoint: Path) -> None:
-    (checkpoint / "weights").write_text("others")
+    (checkpoint / WEIGHTS).write_text("others")
     seal(checkpoint)
     check_seal(checkpoint)
 
@@ -46,12 +55,22 @@ def _link(path: Path) -> None:
     path.symlink_to("elsewhere")
 
 
+def _link_to_itself(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def _become_a_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def _become_a_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
 
-@pytest.mark.parametrize("name", ["weights", "code/trial.py"])
+@pytest.mark.parametrize("name", [WEIGHTS, "code/trial.py"])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -59,7 +78,9 @@ def _become_a_folder(path: Path) -> None:
         (_become_a_folder, "is missing"),
         (_cut, "were written"),
         (_flip_the_last_bit, "was altered"),
-        (_link, "through a link"),
+        (_link, "is a link"),
+        (_link_to_itself, "is a link"),
+        (_become_a_pipe, "is neither file nor folder"),
     ],
 )
 def test_a_damaged_file_is_named(
@@ -70,7 +91,11 @@ def test_a_damaged_file_is_named(
         check_seal(checkpoint)
 
 
-@pytest.mark.parametrize("content", ["", "[", "[1]", '{"weights": 3}', '{"weights": {"bytes": 1}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[", "[1]", '{"weights": 3}', '{"weights": {"bytes": 1}}', "[" * 100_000, "\x00"],
+    ids=["empty", "cut", "list", "number", "no checksum", "deep", "NUL"],
+)
 def test_a_list_that_is_none_is_named(checkpoint: Path, content: str) -> None:
     (checkpoint / FILE_NAME).write_text(content)
     with pytest.raises(DamagedCheckpoint, match=rf"{FILE_NAME} is no list of files"):
@@ -83,23 +108,81 @@ def test_without_a_list_nothing_vouches(checkpoint: Path) -> None:
         check_seal(checkpoint)
 
 
-@pytest.mark.parametrize("name", ["../secret", "code/../../secret", "{tmp}/secret"])
-def test_no_path_leads_out_of_a_checkpoint(checkpoint: Path, tmp_path: Path, name: str) -> None:
+def _listing(checkpoint: Path) -> dict[str, Any]:
+    listing: dict[str, Any] = json.loads((checkpoint / FILE_NAME).read_text())
+    return listing
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret",
+        "code/../../secret",
+        "{tmp}/secret",
+        "./code/trial.py",
+        "",
+        "a\0b",
+        "a" * 5000,
+        "\ud800",
+        "/" * 5000,
+    ],
+    ids=["up", "around", "absolute", "dot", "none", "NUL", "long", "surrogate", "slashes"],
+)
+def test_a_listed_name_leads_nowhere_and_can_be_shown(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
     (tmp_path / "secret").write_text("weights of somebody else")
-    listing = json.loads((checkpoint / FILE_NAME).read_text())
-    listing[name.format(tmp=tmp_path)] = listing["weights"]
+    listing = _listing(checkpoint)
+    listing[name.format(tmp=tmp_path)] = listing[WEIGHTS]
     (checkpoint / FILE_NAME).write_text(json.dumps(listing))
-    with pytest.raises(DamagedCheckpoint, match="leads out of its checkpoint"):
+    with pytest.raises(DamagedCheckpoint, match="is missing") as refused:
+        check_seal(checkpoint)
+    str(refused.value).encode()
+
+
+@pytest.mark.parametrize("name", ["code", RECORD_NAME, WEIGHTS, FILE_NAME])
+def test_nothing_in_a_checkpoint_may_be_a_link(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    (checkpoint / name).rename(tmp_path / name)
+    (checkpoint / name).symlink_to(tmp_path / name)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} is a link, which may lead out"):
         check_seal(checkpoint)
 
 
-def test_a_folder_that_is_a_link_leads_out(checkpoint: Path, tmp_path: Path) -> None:
-    (checkpoint / "code").rename(tmp_path / "code")
-    (checkpoint / "code").symlink_to(tmp_path / "code")
-    with pytest.raises(DamagedCheckpoint, match="leads out of its checkpoint, or through a link"):
+@pytest.mark.parametrize("name", ["metadata.json", "unlisted"])
+def test_not_even_what_is_not_listed(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    (checkpoint / name).symlink_to(tmp_path)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} is a link"):
         check_seal(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["more", "code/metadata.json", f"{WEIGHTS_NAME}.data-00001"])
+def test_what_came_later_is_refused(checkpoint: Path, name: str) -> None:
+    (checkpoint / name).touch()
+    with pytest.raises(DamagedCheckpoint, match=f"{name} was not written with its checkpoint"):
+        check_seal(checkpoint)
+
+
+@pytest.mark.parametrize("name", [RECORD_NAME, WEIGHTS, f"{WEIGHTS_NAME}.index"])
+def test_a_list_without_a_model_vouches_for_none(checkpoint: Path, name: str) -> None:
+    listing = _listing(checkpoint)
+    del listing[name]
+    for less in (listing, {}):
+        (checkpoint / FILE_NAME).write_text(json.dumps(less))
+        with pytest.raises(DamagedCheckpoint, match=f"{FILE_NAME} lists no "):
+            check_seal(checkpoint)
 
 
 def test_a_checkpoint_reached_by_a_link_is_as_good(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "best").symlink_to(checkpoint)
     check_seal(tmp_path / "best")
+
+
+def test_folders_may_lie_deep(checkpoint: Path) -> None:
+    here = os.open(checkpoint, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = deeper
+    os.close(here)
+    check_seal(checkpoint)

@@ -17,12 +17,12 @@ import natdgp
 from natdgp.data import Rows, Scaling, prepare
 from natdgp.local.folder import RunFolder, read_json_lines
 from natdgp.models import Stream
-from natdgp.models.record import FILE_NAME, ModelRecord, TaskRecord
-from natdgp.models.seal import DamagedCheckpoint, seal
+from natdgp.models.record import ModelRecord, TaskRecord
+from natdgp.models.seal import FILE_NAME as LIST_NAME
+from natdgp.models.seal import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.results import TrainedModel, load
 from natdgp.settings import Settings
 from natdgp.training import build_training_model
-from natdgp.training.weights import WEIGHTS_NAME
 from tests.conftest import FloatArray
 from tests.integration.conftest import Bench
 
@@ -319,7 +319,7 @@ def run(
         bench = Bench(tmp_path, write_experiment)
         folder = bench.new(small_experiment)
         bench.go(folder)
-        (folder.root / "best").symlink_to("checkpoints/step-00000008")
+        folder.point_to_best(folder.checkpoint(8).path)
         kept["run"] = folder
     return kept["run"]
 
@@ -392,7 +392,7 @@ def test_loading_executes_nothing(
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match=rf"not a natdgp checkpoint.*no {FILE_NAME}"):
+        with pytest.raises(FileNotFoundError, match=rf"not a natdgp checkpoint.*no {RECORD_NAME}"):
             load(path)
 
 
@@ -404,12 +404,27 @@ def test_a_damaged_checkpoint_is_refused_by_its_file(run: RunFolder, tmp_path: P
         load(checkpoint)
 
 
+@pytest.mark.parametrize("name", [RECORD_NAME, f"{WEIGHTS_NAME}.data-00000-of-00001"])
+@pytest.mark.parametrize("listing", ["as it was", "{}"])
+def test_what_lies_elsewhere_is_not_loaded_through_a_link(
+    run: RunFolder, tmp_path: Path, name: str, listing: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    (checkpoint / name).rename(tmp_path / name)
+    (checkpoint / name).symlink_to(tmp_path / name)
+    if listing == "{}":
+        (checkpoint / LIST_NAME).write_text(listing)
+    with pytest.raises(DamagedCheckpoint, match=f"{name} is a link"):
+        load(checkpoint)
+
+
 def test_weights_of_another_model_are_not_loaded(run: RunFolder, tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(run.checkpoint(8).path, checkpoint)
-    record = json.loads((checkpoint / FILE_NAME).read_text())
+    record = json.loads((checkpoint / RECORD_NAME).read_text())
     record["settings"]["model"]["layers"] = 3
-    (checkpoint / FILE_NAME).write_text(json.dumps(record))
+    (checkpoint / RECORD_NAME).write_text(json.dumps(record))
     seal(checkpoint)
     with pytest.raises(ValueError, match="incompatible tensor"):
         load(checkpoint)

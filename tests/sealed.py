@@ -1,0 +1,17 @@
+"""Files that make a checkpoint, without a model in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from natdgp.models.seal import RECORD_NAME, WEIGHTS_NAME, seal
+
+WEIGHTS = f"{WEIGHTS_NAME}.data-00000-of-00001"
+
+
+def write_checkpoint(folder: Path, weights: str = "numbers") -> None:
+    """Write and seal one; the folder has to exist, and what it holds is sealed too."""
+    (folder / RECORD_NAME).write_text("{}")
+    (folder / f"{WEIGHTS_NAME}.index").write_text("index")
+    (folder / WEIGHTS).write_text(weights)
+    seal(folder)
