@@ -209,9 +209,10 @@ class RunFolder:
 
     def _named_checkpoints(self) -> list[Checkpoint]:
         """All that has a checkpoint's name, whatever it is, oldest first."""
+        folder = self.root / "checkpoints"
         found = (
             Checkpoint(path, int(name[1]))
-            for path in (self.root / "checkpoints").iterdir()
+            for path in (folder.iterdir() if folder.is_dir() else ())
             if (name := _CHECKPOINT.fullmatch(path.name))
         )
         return sorted(found, key=lambda checkpoint: checkpoint.steps)

@@ -105,6 +105,13 @@ def test_only_whole_checkpoints_are_seen_oldest_first(tmp_path: Path) -> None:
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 100_000_000]
 
 
+def test_a_run_whose_checkpoints_were_deleted_has_none(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    (folder.root / "checkpoints").rmdir()
+    assert folder.checkpoints() == []
+    assert folder.set_damaged_aside() == []
+
+
 def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path)
     place = folder.checkpoint(4)
