@@ -209,6 +209,7 @@ def test_a_run_works_from_a_relative_folder(
     experiment = read_experiment(write_experiment(shallow))
     assert train(experiment, folder, Watcher()).best == folder.checkpoint(1).path
     assert {path.name for path in Path("runs/relative").iterdir()} == {
+        "best",
         "checkpoints",
         "code",
         "metrics.jsonl",
