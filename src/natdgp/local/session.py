@@ -20,7 +20,7 @@ from natdgp.local.display import Display
 from natdgp.local.durable import NotSaved
 from natdgp.local.exchange import Exchange
 from natdgp.local.exits import FAILED, SIGNALLED
-from natdgp.local.folder import RunFolder
+from natdgp.local.folder import FolderError, RunFolder
 from natdgp.local.manifest import Manifest
 from natdgp.local.run import (
     copy_trial_code,
@@ -31,6 +31,7 @@ from natdgp.local.run import (
 )
 from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
+from natdgp.models.record import ModelRecord, NewerFormat
 from natdgp.settings import Experiment, read_experiment
 
 
@@ -70,8 +71,16 @@ def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def fall_back(console: Console, folder: RunFolder) -> None:
-    """Leave checkpoints that are not as they were written out of a run that goes on."""
+    """Leave checkpoints that are not as they were written out of a run that goes on.
+
+    :raises FolderError: if a newer natdgp wrote the latest of the others.
+    """
     damaged = folder.set_damaged_aside()
+    for latest in folder.checkpoints()[-1:]:
+        try:
+            ModelRecord.read(latest.path)
+        except NewerFormat as error:
+            raise FolderError(str(error)) from error
     for problem in damaged:
         console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
     if not damaged:

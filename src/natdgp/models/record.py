@@ -28,6 +28,10 @@ _STACK = (
 )
 
 
+class NewerFormat(ValueError):
+    """A checkpoint that this natdgp is too old for."""
+
+
 @dataclass(frozen=True)
 class TaskRecord:
     """The facts of a prepared task that outlive its rows."""
@@ -106,7 +110,7 @@ class ModelRecord:
 
         :raises FileNotFoundError: if the folder holds none.
         :raises DamagedCheckpoint: if they are not, or if no natdgp wrote it.
-        :raises ValueError: if a newer natdgp wrote it.
+        :raises NewerFormat: if a newer natdgp wrote it.
         """
         if (folder / RECORD_NAME).is_file():
             check_seal(folder)
@@ -118,7 +122,7 @@ class ModelRecord:
 
         :raises FileNotFoundError: if the folder holds none.
         :raises DamagedCheckpoint: if no natdgp wrote it.
-        :raises ValueError: if a newer natdgp wrote it.
+        :raises NewerFormat: if a newer natdgp wrote it.
         """
         path = folder / RECORD_NAME
         if not path.is_file():
@@ -134,7 +138,7 @@ class ModelRecord:
                 )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DamagedCheckpoint(f"{path} is no record of a model: {error!r}") from error
-        raise ValueError(
+        raise NewerFormat(
             f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
             f"this natdgp reads; upgrade natdgp"
         )

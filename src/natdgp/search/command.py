@@ -13,7 +13,7 @@ from typing import Final
 from rich.console import Console
 
 from natdgp.local.devices import choose_device, count_gpus, shares_of
-from natdgp.local.exits import MISUSED
+from natdgp.local.exits import FAILED, MISUSED
 from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
 from natdgp.local.slots import choose_slots, slots_of, with_slots
@@ -72,6 +72,7 @@ def _search(parsed: argparse.Namespace) -> int:
     quiet_the_stack()
 
     # The stack comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError
     from natdgp.search.folder import SearchFolder
 
@@ -98,6 +99,9 @@ def _search(parsed: argparse.Namespace) -> int:
         return search_and_report(console, folder, shares, live=live)
     except FolderError as error:
         return _misused(str(error))
+    except NotSaved as error:
+        print(f"natdgp search: {error}; make room", file=sys.stderr)
+        return FAILED
 
 
 def _read(parsed: argparse.Namespace) -> Search:

@@ -17,6 +17,8 @@ from natdgp.local.display import Display
 from natdgp.local.folder import FolderError, RunFolder
 from natdgp.local.run import Outcome
 from natdgp.local.session import new_run, run_and_report
+from natdgp.models.record import FORMAT
+from natdgp.models.seal import RECORD_NAME, seal
 from natdgp.settings import Experiment, read_experiment
 from tests.conftest import REPOSITORY
 
@@ -222,6 +224,16 @@ def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFold
     status, screen = _report(shallow)
     assert status == 0
     assert "rng_state.pkl is missing; that checkpoint is left out\nNo checkpoint is left" in screen
+
+
+def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:
+    assert _report(shallow)[0] == 0
+    checkpoint = shallow.checkpoints()[-1].path
+    record = json.loads((checkpoint / RECORD_NAME).read_text())
+    (checkpoint / RECORD_NAME).write_text(json.dumps({**record, "format": FORMAT + 1}))
+    seal(checkpoint)
+    with pytest.raises(FolderError, match=r"newer than .*; upgrade natdgp"):
+        _report(shallow)
 
 
 def test_a_users_own_exception_comes_through_unchanged(

@@ -13,7 +13,7 @@ import tensorflow as tf
 import natdgp
 from natdgp.data import Prepared, Rows, Scaling
 from natdgp.models import TaskShape
-from natdgp.models.record import FORMAT, ModelRecord, TaskRecord, versions
+from natdgp.models.record import FORMAT, ModelRecord, NewerFormat, TaskRecord, versions
 from natdgp.models.seal import RECORD_NAME, DamagedCheckpoint
 from natdgp.settings import (
     AdamSettings,
@@ -100,7 +100,7 @@ def test_a_newer_format_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
     _record().write(tmp_path)
     _rewrite(tmp_path, format=FORMAT + 1, settings="of another kind")
     with pytest.raises(
-        ValueError, match=rf"has format {FORMAT + 1}, newer than {FORMAT}.*upgrade natdgp"
+        NewerFormat, match=rf"has format {FORMAT + 1}, newer than {FORMAT}.*upgrade natdgp"
     ):
         ModelRecord.read(tmp_path)
 

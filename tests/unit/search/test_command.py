@@ -16,6 +16,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from natdgp import cli
+from natdgp.local.durable import NotSaved
 from natdgp.local.folder import FolderError
 from natdgp.local.lifeline import Lifeline
 from natdgp.search import session
@@ -113,6 +114,19 @@ def test_a_folder_that_is_taken_is_refused_with_the_way_on(
     status, err = _main(capsys, _file(), "--out", "mine")
     assert status == 2
     assert "go on with it by `natdgp search --resume mine`" in err
+
+
+def test_a_disk_that_refuses_the_search_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise NotSaved("code/trials cannot be written: No space left on device")
+
+    monkeypatch.setattr(session, "copy_trial_code", refuse)
+    monkeypatch.setattr(session, "find_trial_code", lambda *_: Path("trials"))
+    status, err = _main(capsys, _file(), "--out", "mine")
+    assert status == 1
+    assert err.endswith("code/trials cannot be written: No space left on device; make room\n")
 
 
 def test_more_trials_at_once_than_gpus_are_refused(
