@@ -71,7 +71,7 @@ def test_every_command_is_known_here() -> None:
 def test_make_targets_are_what_readme_says() -> None:
     for target, command in {
         "demo": "natdgp train experiments/flights/const.yaml",
-        "test": "python -m pytest",
+        "test": "python -m pytest --numprocesses 2 --dist loadgroup",
     }.items():
         planned = subprocess.run(
             ["make", "--dry-run", "--assume-old", ".venv/.ready", target],

@@ -170,7 +170,7 @@ def test_watching_ends_with_the_first_rank_that_fails(exchange: Exchange) -> Non
 def test_watching_ends_with_a_rank_that_stalls(exchange: Exchange) -> None:
     for rank in (0, 1):
         pulse = Pulse(exchange.root, rank)
-        for _ in range(3 + rank):
+        for _ in range(4 + rank):
             pulse.note(7)
     with _launch("import time; time.sleep(60)") as launcher:
         stall = launch._watch(launcher, _after(), exchange, 2, 1.0)
