@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,9 +151,9 @@ def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Pa
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
+def small_disk() -> Iterator[Path]:
+    """4 MiB, not under `tmp_path`: a later run could not clear the mount of a killed one away."""
+    place = Path(tempfile.mkdtemp(prefix="natdgp-disk-"))
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=4m", "natdgp-test", place],
         capture_output=True,
@@ -160,9 +161,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode:
+        place.rmdir()
         pytest.skip(f"a full disk needs a small one, hence root: {mounted.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
+    place.rmdir()
 
 
 def _fill(disk: Path, free: int = 0) -> None:
