@@ -1,4 +1,4 @@
-"""A trial of which one rank breaks off, in a module of its own."""
+"""Trials that break down, each in a module of its own."""
 
 from __future__ import annotations
 
@@ -49,3 +49,37 @@ def breaking_trial(how: str, *, in_callback: bool = True) -> str:
     :param in_callback: else where the eighth batch is read.
     """
     return _MODULE.format(how=how, in_callback=in_callback)
+
+
+_SPOILT = """
+import tensorflow as tf
+from natdgp.trial import DeepGPTrial
+
+
+def spoil(batches, name, number, rows):
+    def one(index, batch):
+        wrong = tf.reshape(tf.cast(index == number, tf.bool), [1, 1])
+        wrong &= tf.range(tf.shape(batch[name])[0])[:, None] >= rows
+        spoilt = tf.where(wrong, tf.cast({value}, batch[name].dtype), batch[name])
+        return {{**batch, name: spoilt}}
+
+    return batches.enumerate().map(one)
+
+
+class Mine(DeepGPTrial):
+    def {loader}(self):
+        batches = super().{loader}()
+        if self.context.distributed.rank == self.context.distributed.size - 1:
+            batches = spoil(batches, "{name}", {number}, 3)
+        return batches
+"""
+
+
+def spoiling_trial(loader: str, name: str, value: str, number: int) -> str:
+    """A module with the trial `Mine`, a loader of which gives wrong numbers on the last rank.
+
+    :param name: of a batch's tensor, which is wrong from row 3 on.
+    :param value: the wrong number, as Python writes it.
+    :param number: of the batch that has it.
+    """
+    return _SPOILT.format(loader=loader, name=name, value=f'float("{value}")', number=number)

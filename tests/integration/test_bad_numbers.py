@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,13 @@ import polars as pl
 import pytest
 
 from natdgp.data import DataError
+from natdgp.local.run import train
+from natdgp.local.session import new_run
+from natdgp.settings import read_experiment
 from tests.conftest import FloatArray
-from tests.integration.conftest import Bench
+from tests.integration.breaking import spoiling_trial
+from tests.integration.command import finish, start
+from tests.integration.conftest import Bench, Watcher
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(40, 2))
@@ -151,3 +157,65 @@ def test_values_that_spoil_in_the_middle_of_a_run_are_refused_when_it_goes_on(
     table(_with(X, (7, 0), math.nan), Y, {})
     with pytest.raises(DataError, match="column 'x0', line 9: 'NaN' is missing or not finite"):
         bench.go(folder)
+
+
+SPOILT: dict[str, tuple[tuple[str, str, str, int], str, str]] = {
+    "NaN in features": (
+        ("build_training_data_loader", "inputs", "nan", 4),
+        "loss is nan in the step after step 4: ",
+        "inputs[3, 0] nan",
+    ),
+    "infinite targets": (
+        ("build_training_data_loader", "targets", "inf", 4),
+        "loss is inf in the step after step 4: ",
+        "targets[3, 0] inf",
+    ),
+    "NaN in validation": (
+        ("build_validation_data_loader", "targets", "nan", 1),
+        "",  # whichever figure comes first
+        "targets[3, 0] nan",
+    ),
+}
+
+
+@pytest.fixture
+def spoilt(
+    tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Callable[..., Path]
+) -> Callable[[tuple[str, str, str, int]], Path]:
+    """The file of an experiment whose trial has such a loader."""
+
+    def make(how: tuple[str, str, str, int]) -> Path:
+        module = "_".join(("spoilt", *how[:3]))
+        (tmp_path / f"{module}.py").write_text(spoiling_trial(*how))
+        small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
+            "trials.deep_gp:DeepGPTrial", f"{module}:Mine"
+        )
+        small_experiment["hyperparameters"]["model"] = {"layers": 1, "inducing_points": 3}
+        return write_experiment(small_experiment)
+
+    return make
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_loader_of_a_users_own_that_spoils_in_the_middle_of_a_run_is_named(
+    spoilt: Callable[[tuple[str, str, str, int]], Path], tmp_path: Path, name: str
+) -> None:
+    how, figure, words = SPOILT[name]
+    experiment = read_experiment(spoilt(how))
+    folder = new_run(experiment, tmp_path, tmp_path / "run")
+    with pytest.raises(DataError, match=re.escape(f"{figure}{how[0]} gave a batch with {words}")):
+        train(experiment, folder, Watcher())
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == ([4] if figure else [])
+
+
+@pytest.mark.slow
+def test_the_data_of_one_rank_of_two_end_both_and_are_told_once(
+    spoilt: Callable[[tuple[str, str, str, int]], Path], tmp_path: Path
+) -> None:
+    how, figure, words = SPOILT["NaN in features"]
+    options = ("--slots", "2", "--out", tmp_path / "run")
+    status, out, err = finish(start(spoilt(how), *options, cwd=tmp_path))
+    assert status == 2
+    assert f"{figure}{how[0]} gave a batch with {words}" in err
+    assert err.count("gave a batch") == 1
+    assert "Traceback" not in out + err

@@ -1,5 +1,6 @@
 """Data: sources, division, scaling and the stateless input pipeline."""
 
+from natdgp.data.inspection import Inspection
 from natdgp.data.pipeline import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Numbers, Prepared, Rows, prepare
 from natdgp.data.scaling import Scaling
@@ -8,6 +9,7 @@ from natdgp.data.table import DataError, Table
 
 __all__ = [
     "DataError",
+    "Inspection",
     "Numbers",
     "Prepared",
     "Rows",

@@ -32,7 +32,7 @@ def explain_breakdown(model: NatGradModel, what: str) -> str:
     """Describe a non-finite figure.
 
     :param model: the model as the breakdown left it.
-    :param what: what was seen, e.g. "loss is nan at step 12".
+    :param what: what was seen, e.g. "loss is nan in the step after step 12".
     :returns: one sentence with the first layer that holds non-finite parameters, and the remedy.
     """
     for layer in [*model.deep_gp.f_layers, model.deep_gp.likelihood_layer]:

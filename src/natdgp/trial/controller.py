@@ -14,7 +14,7 @@ import tensorflow as tf
 from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
-from natdgp.data import DataError
+from natdgp.data import DataError, Inspection
 from natdgp.models.compatibility import misfits, other_data
 from natdgp.models.record import ModelRecord
 from natdgp.models.seal import seal
@@ -62,6 +62,11 @@ class DeepGPController(keras.TFKerasTrialController):
             env,
             workloads,
         )
+        self._inspections: list[Inspection] = []
+        self.training_data: Any
+        self.validation_data: Any
+        self.training_data = self._inspected(self.training_data, "build_training_data_loader")
+        self.validation_data = self._inspected(self.validation_data, "build_validation_data_loader")
         self.workloads: workload.Stream
         if self.wlsq is not None:
             if self._validation_is_due():
@@ -228,9 +233,7 @@ class DeepGPController(keras.TFKerasTrialController):
             self._progress.end_batch()
         loss = float(logs["loss"])
         if not math.isfinite(loss):
-            raise self._invalid(
-                explain_breakdown(self.model, f"loss is {loss} at step {self.steps_completed}")
-            )
+            raise self._broken(f"loss is {loss} in the step after step {self.steps_completed}")
         super()._post_train_batch_end(num_inputs, logs)
 
     def _allreduce_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
@@ -243,13 +246,27 @@ class DeepGPController(keras.TFKerasTrialController):
         for name, value in response.get("validation_metrics", {}).items():
             if not math.isfinite(value):
                 # A searcher that receives a NaN fails the whole experiment.
-                message = explain_breakdown(
-                    self.model, f"{name} is {value} after step {self.steps_completed}"
-                )
-                # Determined's control loop catches it; a local run raises it again from here.
-                self.breakdown = self._invalid(message)
-                raise self.breakdown
+                broken = self._broken(f"{name} is {value} after step {self.steps_completed}")
+                if isinstance(broken, det.InvalidHP):
+                    # Determined's control loop catches it; a local run raises it again from here.
+                    self.breakdown = broken
+                raise broken
         return response
+
+    def _inspected(self, data: Any, loader: str) -> Any:
+        if not isinstance(data, tf.data.Dataset):
+            return data
+        inspection = Inspection(loader)
+        self._inspections.append(inspection)
+        return inspection.of(data)
+
+    def _broken(self, what: str) -> det.InvalidHP | DataError:
+        # Why a figure is not finite, the same on every rank: if data are to blame, one has seen it.
+        own = [one.found for one in self._inspections if one.found is not None]
+        for found in self.context.distributed.allgather(own):
+            if found:
+                return DataError(f"{what}: {found[0]}")
+        return self._invalid(explain_breakdown(self.model, what))
 
     def _invalid(self, message: str) -> det.InvalidHP:
         if self.env.on_cluster:  # Determined reports it to the searcher and drops the message

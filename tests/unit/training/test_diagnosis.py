@@ -94,10 +94,12 @@ def test_a_breakdown_names_layer_parameter_and_remedy(
     model: NatGradModel, place: str, figure: float
 ) -> None:
     parameter, named = PLACES[place]
-    assert "non-finite" not in explain_breakdown(model, "loss is nan at step 12")
+    assert "non-finite" not in explain_breakdown(model, "loss is nan in the step after step 12")
     _break(parameter(model), figure)
-    explained = explain_breakdown(model, "loss is nan at step 12")
-    assert explained.startswith(f"loss is nan at step 12: {named} Lower hyperparameters.")
+    explained = explain_breakdown(model, "loss is nan in the step after step 12")
+    assert explained.startswith(
+        f"loss is nan in the step after step 12: {named} Lower hyperparameters."
+    )
 
 
 def test_a_breakdown_lists_all_parameters_of_the_first_broken_layer(model: NatGradModel) -> None:
