@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,3 +90,27 @@ def write_experiment(tmp_path: Path) -> Callable[[dict[str, Any]], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    """4 MiB, not under `tmp_path`: a later run could not clear the mount of a killed one away."""
+    place = Path(tempfile.mkdtemp(prefix="natdgp-disk-"))
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "natdgp-test", place],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        place.rmdir()
+        pytest.skip(f"a full disk needs a small one, hence root: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+    place.rmdir()
+
+
+def fill(disk: Path, free: int = 0) -> None:
+    """Leave so many bytes of a small disk."""
+    disk_now = os.statvfs(disk)
+    (disk / "ballast").write_bytes(bytes(disk_now.f_bavail * disk_now.f_frsize - free))

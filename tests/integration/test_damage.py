@@ -6,10 +6,8 @@ import io
 import os
 import re
 import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from natdgp.local.folder import RunFolder
 from natdgp.local.journal import Journal
 from natdgp.local.session import fall_back, run_and_report
 from natdgp.models.seal import RECORD_NAME, check_seal
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, fill
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
 from tests.sealed import write_checkpoint
@@ -150,29 +148,6 @@ def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Pa
     assert not list((folder.root / "checkpoints").glob(".*"))
 
 
-@pytest.fixture
-def small_disk() -> Iterator[Path]:
-    """4 MiB, not under `tmp_path`: a later run could not clear the mount of a killed one away."""
-    place = Path(tempfile.mkdtemp(prefix="natdgp-disk-"))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "natdgp-test", place],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode:
-        place.rmdir()
-        pytest.skip(f"a full disk needs a small one, hence root: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-    place.rmdir()
-
-
-def _fill(disk: Path, free: int = 0) -> None:
-    disk_now = os.statvfs(disk)
-    (disk / "ballast").write_bytes(bytes(disk_now.f_bavail * disk_now.f_frsize - free))
-
-
 def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole(
     small_disk: Path,
     shallow: dict[str, Any],
@@ -184,7 +159,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     disk = Bench(small_disk, write_experiment)
     folder = disk.new(shallow)
     with pytest.raises(NotSaved, match=r"step-00000008 cannot be written: .*[Nn]o space left"):
-        disk.go(folder, Watcher(act_at=6, act=lambda: _fill(small_disk, free=16384)))
+        disk.go(folder, Watcher(act_at=6, act=lambda: fill(small_disk, free=16384)))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4]
     check_seal(folder.checkpoint(4).path)
     assert not list((folder.root / "checkpoints").glob(".*"))
@@ -219,7 +194,7 @@ def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
         training(self, steps, metrics)
         if steps == 6:
             monkeypatch.setattr(Display, "training", training)
-            _fill(small_disk)
+            fill(small_disk)
 
     monkeypatch.setattr(Display, "training", fill)
     run = small_disk / "run"
@@ -247,7 +222,7 @@ def test_a_disk_that_is_full_from_the_start_is_told_and_nothing_is_left(
     command: Callable[..., int],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    _fill(small_disk)
+    fill(small_disk)
     assert command(write_experiment(shallow), "--out", small_disk / "run") == 1
     out, err = capsys.readouterr()
     assert re.fullmatch("natdgp train: .* cannot be written: .*No space left on device.*\n", err)

@@ -72,7 +72,8 @@ def load_file(settings: TableSettings) -> Table:
 
 def _read(source: str, path: Path) -> pl.DataFrame:
     if not path.is_file():
-        raise DataError(f"{path}: no such file in {Path.cwd()}; data.path is relative to there")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}; data.path is relative to there"
+        raise DataError(f"{path}: no such file{where}")
     try:
         if source == "parquet":
             return pl.read_parquet(path, glob=False)

@@ -60,8 +60,12 @@ class Lifeline:
         """Let go: watching processes end."""
         self._held.close()
 
-    def watch(self) -> None:
-        """End this process when the holder ends, kill -9 included."""
+    def watch(self, parent: int | None = None) -> None:
+        """End this process when the holder ends, kill -9 included.
+
+        :param parent: the holder, if it started this process; should it have ended before, another
+            may hold the lock by now, whose life is not this one's.
+        """
         lock = self._path.open()
 
         def wait() -> None:
@@ -69,3 +73,5 @@ class Lifeline:
             os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
+        if parent not in (None, os.getppid()):
+            os._exit(1)

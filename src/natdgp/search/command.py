@@ -72,6 +72,7 @@ def _search(parsed: argparse.Namespace) -> int:
     quiet_the_stack()
 
     # The stack comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.data import DataError
     from natdgp.local.durable import NotSaved
     from natdgp.local.folder import FolderError
     from natdgp.search.folder import SearchFolder
@@ -97,7 +98,7 @@ def _search(parsed: argparse.Namespace) -> int:
             shares = shares_of(parsed.jobs, slots, gpus, os.environ)
             folder = new_search(with_slots(search, slots), Path.cwd(), parsed.out)
         return search_and_report(console, folder, shares, live=live)
-    except FolderError as error:
+    except (FolderError, DataError) as error:
         return _misused(str(error))
     except NotSaved as error:
         print(f"natdgp search: {error}; make room", file=sys.stderr)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import math
 import shlex
-import shutil
 
 from rich.console import Console
 
+from natdgp.local.durable import write_whole
 from natdgp.local.folder import Checkpoint, RunFolder, link_to
+from natdgp.search.cost import Cost
+from natdgp.search.decisions import Ending
 from natdgp.search.folder import SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
 from natdgp.search.page import write_page
 from natdgp.search.progress import Progress, Trial
+from natdgp.search.searchers import replaces_invalid
 from natdgp.search.words import point_in_words, state_of, trials_in_words
 
 
-def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool:
+def conclude(console: Console, folder: SearchFolder, progress: Progress, cost: Cost) -> bool:
     """Write and print the outcome; returns whether any trial has a value and a checkpoint."""
     write_leaderboard(folder, progress)
     console.print(_endings(progress), soft_wrap=True)
+    if (fewer := cost.trials - _counted(progress)) > 0:
+        console.print(
+            f"{trials_in_words(fewer)} never began: halving begins one where another "
+            "is stopped or fails, and these trials ended of themselves (early stopping).",
+            soft_wrap=True,
+        )
     first = progress.ranked()[0]
     if progress.best_value(first) is None:
         console.print(f"No trial has a value; {folder.leaderboard} says why.", soft_wrap=True)
@@ -33,7 +42,8 @@ def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool
         )
         return False
     best, checkpoint = found
-    shutil.copyfile(RunFolder(folder.trial(best.number)).config, folder.best_config)
+    config = RunFolder(folder.trial(best.number)).config
+    write_whole(folder.best_config, config.read_text(encoding="utf-8"))
     link_to(folder.best, checkpoint.path)
     words, foremost = _described(progress, best, checkpoint.steps), _described(progress, first)
     if words != foremost:
@@ -41,6 +51,12 @@ def conclude(console: Console, folder: SearchFolder, progress: Progress) -> bool
     console.print(f"Best: {words}: {point_in_words(progress.search, best)}", soft_wrap=True)
     _tell_places(console, folder)
     return True
+
+
+def _counted(progress: Progress) -> int:
+    """Trials that began, but for invalid ones that gave way to others."""
+    replaced = {Ending.INVALID} if replaces_invalid(progress.search) else {}
+    return sum(trial.ending not in replaced for trial in progress.trials)
 
 
 def _best(folder: SearchFolder, progress: Progress) -> tuple[Trial, Checkpoint] | None:

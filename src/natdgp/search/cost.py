@@ -8,7 +8,6 @@ from natdgp.search.draws import point_of
 from natdgp.search.progress import Progress
 from natdgp.search.searchers import most_trials
 from natdgp.settings import Search
-from natdgp.settings.space import Point
 from natdgp.settings.spans import in_batches
 
 
@@ -26,17 +25,17 @@ class Cost:
 def cost_of(search: Search) -> Cost:
     """The cost of a search from its beginning."""
     trials = most_trials(search)
-    steps = sum(full_length(search, point_of(search, number)) for number in range(trials))
+    steps = sum(full_length(search, number) for number in range(trials))
     return Cost(trials, steps, steps_left(Progress(search)))
 
 
-def full_length(search: Search, point: Point) -> int:
+def full_length(search: Search, number: int) -> int:
     """Training steps of a trial that is not stopped."""
-    return in_batches(
-        search.searcher.max_length.model_dump(exclude_none=True),
-        point["global_batch_size"],
-        search.config.get("records_per_epoch"),
-    )
+    length = search.searcher.max_length.model_dump(exclude_none=True)
+    if (batches := length.get("batches")) is not None:
+        return int(batches)  # whatever the trial's point, which need not be drawn
+    rows = point_of(search, number)["global_batch_size"]
+    return in_batches(length, rows, search.config.get("records_per_epoch"))
 
 
 def steps_left(progress: Progress) -> int:
@@ -44,8 +43,8 @@ def steps_left(progress: Progress) -> int:
     search, outlook = progress.search, progress.outlook
     steps = 0.0
     for trial in progress.open:
-        end = outlook.ends.get(trial.number, 1.0) * full_length(search, trial.point)
+        end = outlook.ends.get(trial.number, 1.0) * full_length(search, trial.number)
         steps += max(end - trial.steps, 0)
     for number, share in enumerate(outlook.to_come, start=len(progress.trials)):
-        steps += share * full_length(search, point_of(search, number))
+        steps += share * full_length(search, number)
     return round(steps)

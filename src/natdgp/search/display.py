@@ -98,12 +98,21 @@ class SearchDisplay:
             self._live.update(Group(self._standing(progress), self._table(progress)))
 
     def _table(self, progress: Progress) -> Table:
-        columns = columns_of(progress.search)
-        table = Table()
-        for heading in ("trial", "state", "step", "rung", progress.search.searcher.metric):
-            table.add_column(heading, justify="right")
-        for heading in columns.values():
-            table.add_column(heading)
+        """A column for each hyperparameter, or where these do not fit, one for all."""
+        wide = self._rows(progress, apart=True)
+        if (
+            wide.__rich_measure__(self._console, self._console.options).minimum
+            <= self._console.width
+        ):
+            return wide
+        return self._rows(progress, apart=False)
+
+    def _rows(self, progress: Progress, *, apart: bool) -> Table:
+        search, table = progress.search, Table()
+        for heading in ("trial", "state", "step", "rung", search.searcher.metric):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for heading in columns_of(search).values() if apart else ("hyperparameters",):
+            table.add_column(heading, no_wrap=apart)
         under_way = [progress.trials[number] for number in self._under_way]
         ended = [trial for trial in progress.ranked() if trial.ending is not None]
         for trial in [*under_way, *ended[:ROWS]]:
@@ -114,7 +123,11 @@ class SearchDisplay:
                 str(trial.steps),
                 progress.rung(trial),
                 "" if value is None else f"{value:.4f}",
-                *map(in_words, values_of(progress.search, trial).values()),
+                *(
+                    map(in_words, values_of(search, trial).values())
+                    if apart
+                    else [point_in_words(search, trial)]
+                ),
             )
         return table
 

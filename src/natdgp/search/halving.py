@@ -63,9 +63,11 @@ class Halving:
     def outlook(self) -> Outlook:
         """By the first rung that each trial is yet to reach, which it is sure to."""
         ends = self._likely_ends()
+        # A trial begins where another is stopped or fails: once all have ended, none will.
+        to_come = self._to_come if self._rung_of.keys() - self._ended else 0
         return Outlook(
             {n: 0.0 if n in self._ended else ends[rung] for n, rung in self._rung_of.items()},
-            (ends[0],) * self._to_come,
+            (ends[0],) * to_come,
         )
 
     def _likely_ends(self) -> list[float]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.durable import saving
 from natdgp.local.folder import RunFolder, read_json_lines
 from natdgp.local.journal import VALIDATION
 from natdgp.local.verdicts import Verdicts
@@ -18,7 +19,7 @@ LOG = "output.log"
 """What a trial's process says, in the folder of its run."""
 
 PROGRAM = (sys.executable, "-m", "natdgp.search.program")
-"""Trains the trial of a run's folder: `PROGRAM LOCK RUN`."""
+"""Trains the trial of a run's folder: `PROGRAM LOCK RUN SEARCH`, the last its process."""
 
 
 class Job:
@@ -46,9 +47,11 @@ class Job:
         self._judged = judged
         self._asked = False
         self._seen: tuple[int, int] | None = None
-        with (run.root / LOG).open("a", encoding="utf-8") as log:
+        with saving(run.root / LOG):
+            log = (run.root / LOG).open("a", encoding="utf-8")
+        with log:
             self._process = subprocess.Popen(
-                [*program, str(lock), str(run.root)],
+                [*program, str(lock), str(run.root), str(os.getpid())],
                 env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from typing import Any
 
+from natdgp.local.durable import write_whole
 from natdgp.search.folder import SearchFolder
 from natdgp.search.optuna_study import short
 from natdgp.search.progress import Progress, Trial
@@ -24,9 +24,7 @@ def write_leaderboard(folder: SearchFolder, progress: Progress) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    aside = folder.leaderboard.with_name(f".{folder.leaderboard.name}.partial")
-    aside.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(aside, folder.leaderboard)
+    write_whole(folder.leaderboard, text.getvalue())
 
 
 def _row(folder: SearchFolder, progress: Progress, trial: Trial) -> dict[str, Any]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterator
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
+from natdgp.local.durable import NotSaved
 from natdgp.local.folder import FolderError
+from natdgp.search.data import fingerprint_of
 from natdgp.search.events import Event, Validated, from_plain, to_plain
 from natdgp.search.folder import SearchFolder
 from natdgp.search.optuna_study import STATES, direction_of, frozen
@@ -19,6 +25,7 @@ from natdgp.settings import Search
 
 _PREFIX = "event-"
 _IDENTITY = "search"
+_DATA = "data"
 
 
 class Ledger:
@@ -30,8 +37,26 @@ class Ledger:
     def __init__(self, folder: SearchFolder, search: Search) -> None:
         """Open the study, or make it.
 
-        :raises FolderError: if the folder has the study of another search.
+        :raises FolderError: if the folder has the study of another search, or a damaged one.
+        :raises NotSaved: if it cannot be made.
         """
+        self._folder, self._search = folder, search
+        self._ids: list[int] = []
+        existed = folder.database.exists()
+        try:
+            with self._writing():
+                self._open()
+                self._events = len(self.events())
+        except NotSaved as error:
+            if not existed:
+                raise
+            raise FolderError(
+                f"{folder.shown / folder.database.name} cannot be read ({error.__cause__}); move "
+                "it away, and the search goes on by what its trials have saved"
+            ) from error
+
+    def _open(self) -> None:
+        folder, search = self._folder, self._search
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # A URL gives a meaning of their own to ?, % and braces, which a folder's name may have.
         self._storage = RDBStorage(
@@ -54,8 +79,33 @@ class Ledger:
                 f"{folder.config.name} beside it: name, searcher, hyperparameters or seed differ; "
                 "put back the file that belongs to it, or start a new search with --out"
             )
-        self._events = len(self.events())
-        self._ids: list[int] = []
+
+    def same_data(self) -> None:
+        """Make sure that trials yet to come see the data that those before them saw.
+
+        :raises FolderError: if they changed.
+        :raises DataError: if they cannot be read.
+        """
+        now = fingerprint_of(self._search.config["data"])
+        with self._writing():
+            known = self._study.user_attrs.get(_DATA)
+            if known is None:
+                self._study.set_user_attr(_DATA, now)
+            elif known != now:
+                raise FolderError(
+                    "the data changed since the search began, so that its trials could not be "
+                    "compared; bring the former data back, or start a new search with --out"
+                )
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """:raises NotSaved: for what SQLite says against it."""
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+            reason = getattr(cause, "orig", None) or error  # SQLite's own words, if there are any
+            raise NotSaved(f"{self._folder.database} cannot be written: {reason}") from reason
 
     def events(self) -> list[Event]:
         """All events, in their order."""
@@ -69,31 +119,34 @@ class Ledger:
 
     def record(self, event: Event) -> None:
         """Add an event, and have it on disk when this returns."""
-        self._study.set_user_attr(f"{_PREFIX}{self._events:09d}", to_plain(event))
+        with self._writing():
+            self._study.set_user_attr(f"{_PREFIX}{self._events:09d}", to_plain(event))
         self._events += 1
 
     def mirror(self, progress: Progress) -> None:
         """Bring the study's trials to where the search stands, e.g. after a kill."""
-        known = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
-        self._ids = [trial._trial_id for trial in known]
-        self._create(progress)
-        for trial, mirrored in zip(progress.trials, known, strict=False):
-            if not mirrored.state.is_finished():
-                for steps in trial.values.keys() - mirrored.intermediate_values.keys():
-                    self._validate(trial, steps)
-        finished = {trial.number for trial in known if trial.state.is_finished()}
-        for trial in progress.trials:
-            if trial.ending is not None and trial.number not in finished:
-                self._end(progress, trial)
+        with self._writing():
+            known = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
+            self._ids = [trial._trial_id for trial in known]
+            self._create(progress)
+            for trial, mirrored in zip(progress.trials, known, strict=False):
+                if not mirrored.state.is_finished():
+                    for steps in trial.values.keys() - mirrored.intermediate_values.keys():
+                        self._validate(trial, steps)
+            finished = {trial.number for trial in known if trial.state.is_finished()}
+            for trial in progress.trials:
+                if trial.ending is not None and trial.number not in finished:
+                    self._end(progress, trial)
 
     def follow(self, progress: Progress, event: Event) -> None:
         """Have an event that the search has taken in the study's trials, which were mirrored."""
-        self._create(progress)
-        trial = progress.trials[event.trial]
-        if isinstance(event, Validated):
-            self._validate(trial, event.steps)
-        else:
-            self._end(progress, trial)
+        with self._writing():
+            self._create(progress)
+            trial = progress.trials[event.trial]
+            if isinstance(event, Validated):
+                self._validate(trial, event.steps)
+            else:
+                self._end(progress, trial)
 
     def _create(self, progress: Progress) -> None:
         """Trials that are new; of one in the middle, with what it has reported."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final
 
 from optuna.distributions import (
@@ -36,13 +37,16 @@ def direction_of(search: Search) -> StudyDirection:
 
 
 def frozen(progress: Progress, trial: Trial, state: TrialState) -> FrozenTrial:
-    """A trial as it stands, in a state of Optuna's."""
+    """A trial as it stands, in a state of Optuna's; one without a number to show has failed."""
+    value = progress.best_value(trial)
+    finished = state in (TrialState.COMPLETE, TrialState.PRUNED)
+    if finished and (value is None or not math.isfinite(value)):
+        state, finished = TrialState.FAIL, False
     searched = progress.search.space.searched
     values = {name: value_at(trial.point, place_of(name)) for name in searched}
-    finished = state in (TrialState.COMPLETE, TrialState.PRUNED)
     return create_trial(
         state=state,
-        value=progress.best_value(trial) if finished else None,
+        value=value if finished else None,
         params={short(name): _param(domain, values[name]) for name, domain in searched.items()},
         distributions={short(name): _distribution(domain) for name, domain in searched.items()},
         intermediate_values=trial.values,

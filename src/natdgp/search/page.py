@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from optuna.visualization import (
     plot_param_importances,
 )
 
+from natdgp.local.durable import write_whole
 from natdgp.search.folder import SearchFolder
 from natdgp.search.optuna_study import direction_of, frozen
 from natdgp.search.progress import Progress
@@ -71,15 +71,13 @@ def write_page(folder: SearchFolder, progress: Progress) -> None:
         parts.append(figure.to_html(full_html=False, include_plotlyjs=library))
         library = False
     parts.append("</body></html>")
-    aside = folder.page.with_name(f".{folder.page.name}.partial")
-    aside.write_text("\n".join(parts), encoding="utf-8")
-    os.replace(aside, folder.page)
+    write_whole(folder.page, "\n".join(parts))
 
 
 def _study_of_values(progress: Progress) -> optuna.Study:
     """All trials that have a value, which Optuna plots if they count as complete."""
     study = optuna.create_study(direction=direction_of(progress.search))
     for trial in progress.trials:
-        if progress.best_value(trial) is not None:
-            study.add_trial(frozen(progress, trial, TrialState.COMPLETE))
+        if (shown := frozen(progress, trial, TrialState.COMPLETE)).state.is_finished():
+            study.add_trial(shown)
     return study

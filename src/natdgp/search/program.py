@@ -1,4 +1,4 @@
-"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN`."""
+"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN SEARCH`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from natdgp.local.lifeline import Lifeline
 from natdgp.local.quiet import quiet_the_stack
 
 
-def main(lock: Path, run: Path) -> int:
-    """Train a trial from its folder's latest checkpoint; returns the exit status."""
-    Lifeline(lock).watch()
+def main(lock: Path, run: Path, search: int) -> int:
+    """Train a trial from its folder's latest checkpoint; returns the exit status.
+
+    :param lock: of the search's lifeline.
+    :param search: the process that this one belongs to.
+    """
+    Lifeline(lock).watch(search)
     quiet_the_stack()
 
     import tensorflow as tf
@@ -50,4 +54,4 @@ def main(lock: Path, run: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -58,7 +58,8 @@ class Progress:
             trial.values[event.steps] = event.value
             trial.length = event.length
             decision = self._searcher.validated(event.trial, event.length, event.value)
-            trial.verdict = decision.verdict
+            if trial.verdict is Verdict.GO_ON:  # one that ends it stands, whatever comes late
+                trial.verdict = decision.verdict
         else:
             trial.ending, trial.reason = event.ending, event.reason
             invalid = event.ending is Ending.INVALID

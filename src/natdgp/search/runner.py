@@ -7,8 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from natdgp.data import DataError
 from natdgp.local.exits import REFUSED
-from natdgp.local.folder import RunFolder
+from natdgp.local.folder import FolderError, RunFolder
 from natdgp.local.verdicts import Verdicts
 from natdgp.search.decisions import Ending, Verdict
 from natdgp.search.events import Ended, Event, Validated
@@ -76,6 +77,7 @@ class Runner:
         """Run to the end, or to the first signal or error; either has the other trials saved.
 
         :raises SearchError: if something is wrong with the request, or no point can be trained.
+        :raises NotSaved: if the disk refuses; trials under way end, and go on from what they saved.
         """
         try:
             while self._start_trials() or self._jobs:
@@ -125,6 +127,11 @@ class Runner:
         judged = max(trial.values, default=-1)
         if trial.verdict is not Verdict.GO_ON and saved == judged:
             self._take(Ended(trial.number, _ENDINGS[trial.verdict]))
+            return
+        try:
+            self._ledger.same_data()
+        except (DataError, FolderError) as error:
+            self._give_up(str(error))
             return
         Verdicts(run.verdicts).give(judged, stop=trial.verdict is not Verdict.GO_ON)
         environment = self._free.pop(0)

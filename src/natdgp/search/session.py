@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import signal
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from natdgp.local.durable import NotSaved
 from natdgp.local.exits import FAILED, SIGNALLED
 from natdgp.local.folder import FolderError
 from natdgp.local.interruptions import handling
@@ -18,6 +20,7 @@ from natdgp.local.run import copy_trial_code, find_trial_code
 from natdgp.local.session import located
 from natdgp.search.conclusion import conclude
 from natdgp.search.cost import Cost, cost_of
+from natdgp.search.data import fingerprint_of
 from natdgp.search.display import SearchDisplay
 from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.ledger import Ledger
@@ -34,14 +37,21 @@ def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
     :param source: the experiment's context: what its modules and `data.path` are relative to.
     :param out: the folder; by default the first free one under `runs/` with the experiment's name.
     :raises FolderError: if the folder is taken or the trial's module is missing.
+    :raises DataError: if the data are missing.
     """
     trial = trial_of(search.config["entrypoint"])
     assert trial is not None, "validated"
     found = find_trial_code(trial, source)
+    data = located(search.config["data"], source)
+    fingerprint_of(data)  # which has to be there
     folder = SearchFolder.create(out, search.config["name"])
-    if found is not None:
-        copy_trial_code(found, source, folder.code)
-    folder.write_config({**search.config, "data": located(search.config["data"], source)})
+    try:
+        if found is not None:
+            copy_trial_code(found, source, folder.code)
+        folder.write_config({**search.config, "data": data})
+    except BaseException:
+        shutil.rmtree(folder.root)
+        raise
     return folder
 
 
@@ -58,7 +68,7 @@ def search_and_report(
     :param environments: variables for each of the trials that may be under way at once.
     :param live: redraw a table.
     :returns: the exit status.
-    :raises FolderError: if another process searches in the folder.
+    :raises FolderError: if another process searches in the folder, or what it remembers is damaged.
     """
     lifeline = Lifeline(folder.lock)
     if not lifeline.hold(PATIENCE):
@@ -78,26 +88,28 @@ def _search(
 ) -> int:
     search = read_search(folder.config)
     ledger = Ledger(folder, search)
-    progress, cost = Progress(search, ledger.events()), cost_of(search)
-    ledger.mirror(progress)
-    console.print(_announcement(folder, search, progress, cost), soft_wrap=True)
-    display = SearchDisplay(console, cost, progress, live=live)
-    runner = Runner(progress, ledger, folder, environments, display)
     try:
+        progress, cost = Progress(search, ledger.events()), cost_of(search)
+        ledger.same_data()
+        ledger.mirror(progress)
+        console.print(_announcement(folder, search, progress, cost), soft_wrap=True)
+        display = SearchDisplay(console, cost, progress, live=live)
+        runner = Runner(progress, ledger, folder, environments, display)
         with display, handling(_asking(runner)):
             runner.run()
-    except SearchError as error:
-        console.print(f"The search cannot go on: {error}", style="bold red", soft_wrap=True)
+        if runner.signal is not None and progress.open:
+            console.print(
+                f"{runner.signal.name}; everything is saved. {_way_on(folder)}", soft_wrap=True
+            )
+            return SIGNALLED + int(runner.signal)
+        return 0 if conclude(console, folder, progress, cost) else FAILED
+    except (SearchError, NotSaved) as error:
+        remedy = "; make room" if isinstance(error, NotSaved) else ""
+        console.print(f"The search cannot go on: {error}{remedy}", style="bold red", soft_wrap=True)
         console.print(_way_on(folder), soft_wrap=True)
         return FAILED
     finally:
         ledger.close()
-    if runner.signal is not None and progress.open:
-        console.print(
-            f"{runner.signal.name}; everything is saved. {_way_on(folder)}", soft_wrap=True
-        )
-        return SIGNALLED + int(runner.signal)
-    return 0 if conclude(console, folder, progress) else FAILED
 
 
 def _announcement(folder: SearchFolder, search: Search, progress: Progress, cost: Cost) -> str:

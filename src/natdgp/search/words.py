@@ -57,7 +57,8 @@ def time_in_words(seconds: float) -> str:
 def _shortest(name: str, names: list[str]) -> str:
     """As many of the last parts of a name as tell it from the others."""
     parts = name.split(".")
-    for count in range(1, len(parts)):
+    fewest = 2 if parts[-1] == "name" else 1  # of what, it does not say
+    for count in range(fewest, len(parts)):
         short = ".".join(parts[-count:])
         if sum(other == short or other.endswith(f".{short}") for other in names) == 1:
             return short

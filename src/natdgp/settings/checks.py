@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from natdgp.settings.brackets import brackets_of
 from natdgp.settings.configuration import IMAGE
 from natdgp.settings.domains import Double, Int, Log
-from natdgp.settings.metrics import LARGER_IS_BETTER, ValidationMetric
+from natdgp.settings.metrics import LARGER_IS_BETTER, JudgingMetric
 from natdgp.settings.problems import MISSING, Problem
 from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import read_space
@@ -81,7 +81,7 @@ def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
     """The best checkpoint is kept by it, and the better trials."""
     metric, smaller = _at(config, "searcher.metric"), _at(config, "searcher.smaller_is_better")
     smaller = True if smaller is None else smaller
-    known = isinstance(metric, str) and metric in get_args(ValidationMetric)
+    known = isinstance(metric, str) and metric in get_args(JudgingMetric)
     if known and isinstance(smaller, bool) and smaller == (metric in LARGER_IS_BETTER):
         yield Problem(
             "searcher.smaller_is_better",

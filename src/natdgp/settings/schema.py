@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from natdgp.settings.metrics import ValidationMetric
+from natdgp.settings.metrics import JudgingMetric
 from natdgp.settings.problems import SettingsError, problems_from
 
 PositiveInt = Annotated[int, Field(gt=0, strict=True)]
@@ -246,7 +246,7 @@ class AdamSettings(Frozen):
 class PlateauSettings(Frozen):
     """Lower Adam's learning rate when a validation metric stops improving."""
 
-    monitor: ValidationMetric = "val_nlpd"
+    monitor: JudgingMetric = "val_nlpd"
     factor: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     patience: PositiveInt = 5
     """Validations without improvement before the rate is lowered."""
@@ -257,7 +257,7 @@ class PlateauSettings(Frozen):
 class EarlyStoppingSettings(Frozen):
     """End the trial when a validation metric stops improving."""
 
-    monitor: ValidationMetric = "val_nlpd"
+    monitor: JudgingMetric = "val_nlpd"
     patience: PositiveInt = 10
     """Validations without improvement before the trial ends."""
     min_delta: Annotated[Number, Field(ge=0)] = 0.0

@@ -10,10 +10,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from natdgp.settings.metrics import ValidationMetric
+from natdgp.settings.metrics import JudgingMetric
 from natdgp.settings.schema import NonNegativeInt, Number, PositiveInt
 from natdgp.settings.section import Section
 from natdgp.settings.spans import Length
+
+Trials = Annotated[PositiveInt, Field(le=100_000)]
+"""How many; beyond, a search would not even count its steps in sensible time."""
 
 Rungs = Annotated[PositiveInt, Field(le=100)]
 """How many; with the largest divisor, their lengths are still numbers."""
@@ -23,7 +26,7 @@ class _Judged(Section):
     """What all searchers have in common."""
 
     name: str
-    metric: ValidationMetric
+    metric: JudgingMetric
     max_length: Length
     smaller_is_better: bool = True
     source_trial_id: NonNegativeInt | None = None
@@ -42,7 +45,7 @@ class RandomSearcher(_Judged):
     """Trials at random points of the space."""
 
     name: Literal["random"]
-    max_trials: PositiveInt
+    max_trials: Trials
     max_concurrent_trials: NonNegativeInt = 16
     """Trials under way at once; 0: all."""
 
@@ -58,7 +61,7 @@ class GridSearcher(_Judged):
 class _Halving(_Judged):
     """Asynchronous successive halving (Li et al. 2020), in the form that stops trials."""
 
-    max_trials: PositiveInt
+    max_trials: Trials
     max_time: PositiveInt
     """Length of a trial that is never stopped, in units of time_metric; max_length says it too."""
     time_metric: Literal["batches", "epochs"]

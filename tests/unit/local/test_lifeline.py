@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ WATCHER = """
 import sys, time
 from pathlib import Path
 from natdgp.local.lifeline import Lifeline
-Lifeline(Path(sys.argv[1])).watch()
+Lifeline(Path(sys.argv[1])).watch(*map(int, sys.argv[2:]))
 assert not {'tensorflow', 'determined'} & set(sys.modules)
 print('here', flush=True)
 time.sleep(60)
@@ -31,9 +32,9 @@ time.sleep(60)
 
 
 @contextmanager
-def _started(script: str, lock: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(script: str, lock: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE
+        [sys.executable, "-c", script, str(lock), *more], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
@@ -76,3 +77,17 @@ def test_a_lifeline_that_is_shared_is_free_when_the_last_has_let_go(tmp_path: Pa
     with pytest.raises(BlockingIOError):
         second.join()
     third.release()
+
+
+def test_a_process_lives_by_the_holder_that_started_it_alone(tmp_path: Path) -> None:
+    """Should that one have been killed at once, another may hold the lock already."""
+    lock = tmp_path / "lock"
+    lifeline = Lifeline(lock)
+    assert lifeline.hold()
+    with _started(WATCHER, lock, str(os.getpid())) as watcher:
+        with pytest.raises(subprocess.TimeoutExpired):
+            watcher.wait(timeout=0.5)
+    other = [sys.executable, "-c", WATCHER, str(lock), str(os.getppid())]
+    done = subprocess.run(other, capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    lifeline.release()

@@ -1,4 +1,4 @@
-"""Does what `natdgp.search.program` does, but for training: `stand_in.py LOCK RUN`.
+"""Does what `natdgp.search.program` does, but for training: `stand_in.py LOCK RUN SEARCH`.
 
 A validation's value follows from the trial's learning rate and the step alone, with ties. Every
 fourth step leaves a checkpoint. The experiment's description may ask for other endings.
@@ -20,8 +20,8 @@ from natdgp.local.lifeline import Lifeline
 from tests.unit.search.made_up import RECORD, value_at_step
 
 
-def main(lock: Path, run: Path) -> int:
-    Lifeline(lock).watch()
+def main(lock: Path, run: Path, search: int) -> int:
+    Lifeline(lock).watch(search)
     config = YAML(typ="safe", pure=True).load(run / "config.yaml")
     rate = config["hyperparameters"]["adam"]["learning_rate"]
     ending = config.get("description", "")
@@ -94,4 +94,4 @@ def _save(run: Path, step: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

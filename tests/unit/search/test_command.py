@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -21,11 +22,13 @@ from natdgp.local.folder import FolderError
 from natdgp.local.lifeline import Lifeline
 from natdgp.search import session
 from natdgp.search.display import SearchDisplay
+from natdgp.search.events import Ended, Event
 from natdgp.search.folder import SearchFolder
+from natdgp.search.progress import Progress
 from natdgp.search.runner import Runner
 from natdgp.search.session import new_search, search_and_report
 from natdgp.settings import Search
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, fill
 from tests.unit.search.conftest import CONFIG, RANDOM, Write
 
 STAND_IN = (sys.executable, "-m", "tests.unit.search.stand_in")
@@ -34,7 +37,7 @@ STAND_IN = (sys.executable, "-m", "tests.unit.search.stand_in")
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY}/src")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
 
@@ -127,6 +130,7 @@ def test_a_disk_that_refuses_the_search_is_told(
     status, err = _main(capsys, _file(), "--out", "mine")
     assert status == 1
     assert err.endswith("code/trials cannot be written: No space left on device; make room\n")
+    assert not Path("mine").exists()  # so that the same command can be given again
 
 
 def test_more_trials_at_once_than_gpus_are_refused(
@@ -206,11 +210,97 @@ def test_a_folder_is_searched_by_one_process_at_a_time(
 def test_the_folder_holds_what_the_search_needs_from_elsewhere(
     search_of: Write, tmp_path: Path
 ) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(REPOSITORY / "trials", source / "trials")
+    (source / "table.csv").write_text("x,y\n1,2\n")
     data = {"source": "csv", "path": "table.csv", "target": ["y"]}
     entrypoint = "python3 -m determined.launch.horovod --trial trials.deep_gp:DeepGPTrial"
     search = search_of(data=data, entrypoint=entrypoint)
-    folder = new_search(search, REPOSITORY, tmp_path / "mine")
+    folder = new_search(search, source, tmp_path / "mine")
     config = YAML(typ="safe").load(folder.config)
-    assert config["data"]["path"] == str(REPOSITORY / "table.csv")
+    assert config["data"]["path"] == str(source / "table.csv")
     assert config["hyperparameters"] == CONFIG["hyperparameters"]
     assert (folder.code / "trials" / "deep_gp.py").is_file()
+
+
+CSV = {"source": "csv", "path": "table.csv", "target": ["y"]}
+
+
+def test_data_that_are_not_there_are_told_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, err = _main(capsys, _file(data=CSV), "--out", "mine")
+    assert status == 2
+    assert f"data.path: {Path.cwd() / 'table.csv'} cannot be read: No such file" in err
+    assert not Path("mine").exists()
+
+
+def test_data_that_change_between_trials_end_the_search(
+    search_of: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the leaderboard would compare figures on other rows."""
+    table = tmp_path / "table.csv"
+    table.write_text("x,y\n1,2\n")
+
+    class Changing(SearchDisplay):
+        def heard(self, progress: Progress, event: Event) -> None:
+            super().heard(progress, event)
+            if isinstance(event, Ended):
+                table.write_text("x,y\n1,3\n")
+
+    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    folder = new_search(search_of(searcher=RANDOM, data=CSV), tmp_path, tmp_path / "mine")
+    with monkeypatch.context() as changing:
+        changing.setattr(session, "SearchDisplay", Changing)
+        status, screen = _report(folder)
+    assert status == 1
+    assert "The search cannot go on: the data changed since the search began" in screen
+    with pytest.raises(FolderError, match="bring the former data back"):
+        _report(folder)
+
+    table.write_text("x,y\n1,2\n")
+    status, screen = _report(folder)
+    assert (status, "1 have ended already" in screen) == (0, True)
+
+
+def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
+    search_of: Write, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filling(SearchDisplay):
+        def heard(self, progress: Progress, event: Event) -> None:
+            super().heard(progress, event)
+            if event.trial == 1:
+                fill(small_disk)
+
+    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    folder = new_search(search_of(searcher=RANDOM), REPOSITORY, small_disk / "mine")
+    with monkeypatch.context() as filling:
+        filling.setattr(session, "SearchDisplay", Filling)
+        status, screen = _report(folder)
+    assert status == 1
+    assert "The search cannot go on: " in screen
+    assert " cannot be written: " in screen
+    assert f"; make room\nGo on with:\n  natdgp search --resume {folder.root}" in screen
+
+    (small_disk / "ballast").unlink()
+    assert _report(folder)[0] == 0
+    fill(small_disk)
+    status, screen = _report(folder)  # which has only its outcome to write
+    assert status == 1
+    assert "leaderboard.csv cannot be written: No space left on device; make room" in screen
+
+
+@pytest.mark.parametrize("content", [b"", b"no database", None])
+def test_a_damaged_memory_is_told_and_made_anew_from_what_the_trials_saved(
+    folder: SearchFolder, content: bytes | None
+) -> None:
+    assert _report(folder)[0] == 0
+    leaderboard = folder.leaderboard.read_text()
+    whole = folder.database.read_bytes()
+    folder.database.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    if content != b"":  # to SQLite, an empty file is an empty database
+        with pytest.raises(FolderError, match=r"search\.db cannot be read \(.*\); move it away"):
+            _report(folder)
+        folder.database.unlink()
+    assert _report(folder)[0] == 0
+    assert folder.leaderboard.read_text() == leaderboard

@@ -17,7 +17,8 @@ from ruamel.yaml import YAML
 
 from natdgp.local.folder import FolderError
 from natdgp.search.conclusion import conclude
-from natdgp.search.decisions import Ending
+from natdgp.search.cost import cost_of, steps_left
+from natdgp.search.decisions import Ending, Verdict
 from natdgp.search.events import Ended, Event, Validated, from_plain, to_plain
 from natdgp.search.folder import SearchFolder
 from natdgp.search.ledger import Ledger
@@ -66,7 +67,7 @@ def _conclude(
             checkpoint.mkdir(parents=True)
             (checkpoint / RECORD).touch()
     console = Console(file=io.StringIO(), width=200)
-    found = conclude(console, folder, progress)
+    found = conclude(console, folder, progress, cost_of(progress.search))
     assert isinstance(console.file, io.StringIO)
     return found, console.file.getvalue()
 
@@ -167,6 +168,67 @@ def test_a_search_without_a_value_says_so(folder: SearchFolder, search: Search) 
     assert not found
     assert "No trial has a value" in screen
     assert not folder.best_config.exists()
+
+
+def test_trials_that_never_began_are_told(
+    folder: SearchFolder, search_of: Write, tmp_path: Path
+) -> None:
+    """As in Determined, a trial that ends of itself has no successor in a halving search."""
+    search = search_of()
+    events = [event for n in range(4) for event in (Validated(n, 2, 2, 2.0 - n), _ended(n))]
+    progress = Progress(search, events)
+    assert not progress.open
+    assert steps_left(progress) == 0
+    _, screen = _conclude(folder, progress)
+    assert "8 trials never began: halving begins one where another is stopped or fails" in screen
+
+
+def _ended(trial: int) -> Ended:
+    return Ended(trial, Ending.COMPLETED)
+
+
+@pytest.mark.parametrize("searcher", [RANDOM, {**RANDOM, "name": "grid"}])
+def test_invalid_trials_are_none_that_never_began(
+    folder: SearchFolder, search_of: Write, searcher: dict[str, Any]
+) -> None:
+    searcher = {
+        k: v for k, v in searcher.items() if (k, searcher["name"]) != ("max_trials", "grid")
+    }
+    batches = {"type": "categorical", "vals": [32, 64, 96, 128]}
+    search = search_of(searcher=searcher, hyperparameters={"global_batch_size": batches})
+    progress = Progress(search, [Ended(0, Ending.INVALID, "why")])
+    while progress.open:
+        progress.take(Validated(progress.open[0].number, 6, 6, 1.0))
+        progress.take(_ended(progress.open[0].number))
+    _, screen = _conclude(folder, progress)
+    assert "1 invalid" in screen
+    assert "never began" not in screen
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_ledger_and_the_page_bear_what_is_no_number(
+    folder: SearchFolder, search: Search, value: float
+) -> None:
+    ledger, progress = Ledger(folder, search), Progress(search)
+    ledger.mirror(progress)
+    for event in (Validated(0, 2, 2, value), Ended(0, Ending.COMPLETED), *EVENTS[3:]):
+        ledger.record(event)
+        progress.take(event)
+        ledger.follow(progress, event)
+    ledger.close()
+    again = Ledger(folder, search)
+    again.mirror(Progress(search, again.events()))
+    assert again._study.trials[0].state is TrialState.FAIL
+    again.close()
+    assert _conclude(folder, progress)[0]
+    assert "Plotly.newPlot(" in folder.page.read_text(encoding="utf-8")
+
+
+def test_a_verdict_that_ends_a_trial_stands_whatever_comes_late(search_of: Write) -> None:
+    progress = Progress(search_of(), [Validated(0, 2, 2, 1.0), Validated(1, 2, 2, 9.0)])
+    assert [progress.trials[n].verdict for n in (0, 1)] == [Verdict.GO_ON, Verdict.STOP]
+    progress.take(Validated(1, 4, 4, 0.5))
+    assert progress.trials[1].verdict is Verdict.STOP
 
 
 def test_the_ledger_remembers_events_in_their_order_and_mirrors_trials(

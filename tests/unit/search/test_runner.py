@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
 import signal
 import sys
-import time
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ class Notes:
 
 @pytest.fixture(autouse=True)
 def _program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY}/src")
     monkeypatch.setattr("natdgp.search.runner.PAUSE", 0.002)
 
 
@@ -81,22 +82,32 @@ def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Pr
     return progress
 
 
-def killed_at(folder: SearchFolder, seconds: float, jobs: int) -> bool:
-    """Search in a process that is killed after a time; returns whether it was done before."""
+def killed_after(folder: SearchFolder, events: int, seconds: float, jobs: int = 1) -> int:
+    """Search in a process that is killed some time after so many more events.
+
+    :returns: how many events were remembered in all.
+    """
     child = os.fork()
     if child == 0:
+        notes, heard = Notes(), itertools.count(1)
+
+        def kill() -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def count(event: Event) -> None:
+            if next(heard) == events:
+                threading.Timer(seconds, kill).start()
+
+        notes.on_event = count
         try:
-            go_on(folder, jobs)
+            go_on(folder, jobs, notes)
         finally:
             os._exit(0)
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG) != (0, 0):
-            return True
-        time.sleep(0.002)
-    os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return False
+    ledger = Ledger(folder, read_search(folder.config))
+    remembered = len(ledger.events())
+    ledger.close()  # SQLite's connections must not be carried across a fork
+    return remembered
 
 
 def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
@@ -108,14 +119,15 @@ def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
     assert {trial.ending for trial in expected.trials} == {Ending.COMPLETED, Ending.STOPPED}
 
     broken, moments = claim(tmp_path / "broken", search), random.Random(3)
-    for _ in range(20):
-        killed_at(broken, moments.uniform(0.1, 0.8), jobs=1)
+    at = [killed_after(broken, moments.randint(1, 5), moments.uniform(0, 0.02)) for _ in range(20)]
     go_on(broken)
     assert broken.leaderboard.read_text() == straight.leaderboard.read_text()
     events = [Ledger(folder, search).events() for folder in (straight, broken)]
     assert events[0] == events[1]
+    third = len(events[0]) / 3
+    assert {int(count / third) for count in at if count < len(events[0])} == {0, 1, 2}, at
     starts = [(broken.trial(t.number) / "starts").read_text() for t in expected.trials]
-    assert any(len(each.split()) > 1 for each in starts), "some trial was interrupted"
+    assert sum(len(each.split()) - 1 for each in starts) > 10, "many trials were interrupted"
 
 
 def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial_goes_on(
@@ -139,7 +151,7 @@ def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
     folder, moments = claim(tmp_path / "search", search_of()), random.Random(4)
     ended: set[int] = set()
     for _ in range(5):
-        killed_at(folder, moments.uniform(0.1, 0.4), jobs=3)
+        killed_after(folder, moments.randint(4, 10), moments.uniform(0, 0.02), jobs=3)
         ledger = Ledger(folder, search_of())
         trials = Progress(search_of(), ledger.events()).trials
         ledger.close()  # SQLite's connections must not be carried across a fork

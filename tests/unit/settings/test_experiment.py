@@ -125,7 +125,7 @@ BROKEN = """
 
 -   metric: val_nlpd
 +   metric: accuracy  # HERE
-= searcher.metric: must be one of val_loss, val_rmse, val_nlpd, val_crps, val_coverage_95
+= searcher.metric: must be one of val_loss, val_rmse, val_nlpd, val_crps
 
 - searcher:
 -   name: single
