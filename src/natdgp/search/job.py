@@ -83,6 +83,7 @@ class Job:
     def kill(self) -> None:
         """End it at once."""
         self._process.kill()
+        self._process.wait()
 
     @property
     def last_words(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -33,9 +34,11 @@ def _rungs(study: optuna.Study, metric: str) -> Any:
 
 
 def _importances(study: optuna.Study, metric: str) -> Any:
-    return plot_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(), target_name=metric
-    )
+    with warnings.catch_warnings():  # where trials are too few or too alike, which the plot shows
+        warnings.filterwarnings("ignore", ".*importances will be equal", UserWarning)
+        return plot_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), target_name=metric
+        )
 
 
 def _parallel(study: optuna.Study, metric: str) -> Any:
@@ -78,6 +81,7 @@ def _study_of_values(progress: Progress) -> optuna.Study:
     """All trials that have a value, which Optuna plots if they count as complete."""
     study = optuna.create_study(direction=direction_of(progress.search))
     for trial in progress.trials:
-        if (shown := frozen(progress, trial, TrialState.COMPLETE)).state.is_finished():
+        shown = frozen(progress, trial, TrialState.COMPLETE)
+        if shown.state is TrialState.COMPLETE:
             study.add_trial(shown)
     return study

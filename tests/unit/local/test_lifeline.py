@@ -84,9 +84,9 @@ def test_a_process_lives_by_the_holder_that_started_it_alone(tmp_path: Path) -> 
     lock = tmp_path / "lock"
     lifeline = Lifeline(lock)
     assert lifeline.hold()
-    with _started(WATCHER, lock, str(os.getpid())) as watcher:
-        with pytest.raises(subprocess.TimeoutExpired):
-            watcher.wait(timeout=0.5)
+    own = str(os.getpid())
+    with _started(WATCHER, lock, own) as watcher, pytest.raises(subprocess.TimeoutExpired):
+        watcher.wait(timeout=0.5)
     other = [sys.executable, "-c", WATCHER, str(lock), str(os.getppid())]
     done = subprocess.run(other, capture_output=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (1, b"")

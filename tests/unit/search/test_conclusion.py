@@ -198,8 +198,9 @@ def test_invalid_trials_are_none_that_never_began(
     search = search_of(searcher=searcher, hyperparameters={"global_batch_size": batches})
     progress = Progress(search, [Ended(0, Ending.INVALID, "why")])
     while progress.open:
-        progress.take(Validated(progress.open[0].number, 6, 6, 1.0))
-        progress.take(_ended(progress.open[0].number))
+        number = progress.open[0].number
+        progress.take(Validated(number, 6, 6, 1.0 + number))
+        progress.take(_ended(number))
     _, screen = _conclude(folder, progress)
     assert "1 invalid" in screen
     assert "never began" not in screen
