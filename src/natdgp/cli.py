@@ -18,6 +18,7 @@ from natdgp.local.devices import choose_device, count_gpus
 from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
 from natdgp.local.options import options_of_training
 from natdgp.local.quiet import quiet_the_stack
+from natdgp.local.screen import lasting_screen
 from natdgp.local.slots import choose_slots, slots_of, with_slots
 from natdgp.parallel.vigil import LIMIT
 from natdgp.search.command import add_search
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's C++ side, before its import
     parsed = _parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        with lasting_screen():
+            return int(parsed.run(parsed))
     except SettingsError as error:
         print(error, file=sys.stderr)
         return MISUSED

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,46 @@ def test_a_terminated_run_goes_on_by_the_printed_command_to_the_same_end(
     assert len(one) > 20
     for name, value in one.items():
         np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def _close_terminal(process: subprocess.Popen[str]) -> None:
+    for _ in range(2):  # the kernel sends one, the shell another
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.1)
+
+
+def _stop_reading(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "number"),
+    [(_close_terminal, signal.SIGHUP), (_stop_reading, signal.SIGTERM)],
+    ids=["its terminal is closed", "its reader goes away"],
+)
+def test_a_run_that_nobody_watches_any_more_is_saved(
+    place: Path,
+    tmp_path: Path,
+    end: Callable[[subprocess.Popen[str]], None],
+    number: signal.Signals,
+) -> None:
+    arguments: list[str | Path] = [NATDGP, "train", "experiment.yaml", "--out", tmp_path / "run"]
+    with (tmp_path / "stderr").open("w") as error:
+        process = subprocess.Popen(
+            arguments, cwd=place, stdout=subprocess.PIPE, stderr=error, text=True
+        )
+    assert process.stdout is not None
+    next(line for line in process.stdout if line.startswith("step "))
+    end(process)
+    assert process.wait(timeout=120) == 128 + number
+    assert (tmp_path / "stderr").read_text() == ""
+    (session,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["sessions"]
+    assert session["ended_as"] == "interrupted"
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert saved.name == f"step-{session['steps']:08d}"
+    if not process.stdout.closed:
+        process.stdout.close()
 
 
 @pytest.mark.parametrize(

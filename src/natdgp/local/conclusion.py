@@ -45,13 +45,14 @@ def conclude(
         "examples_per_second": examples_per_second,
         "best_checkpoint": str(best.relative_to(folder.root)),
     }
+    baselines = {}
     if len(prepared.test):
         baselines = baseline_figures(prepared.train, prepared.test, prepared.scaling)
         summary["baselines"] = baselines
-        table = {"deep GP": figures["test"], **baselines}
+    write_json(folder.summary, summary)
+    if len(prepared.test):
         title = f"Test figures on {len(prepared.test):,} rows ({', '.join(prepared.targets)})"
-        console.print(figures_table(title, table))
+        console.print(figures_table(title, {"deep GP": figures["test"], **baselines}))
     else:
         console.print("No rows are held out for a test (data.split.test is 0).")
-    write_json(folder.summary, summary)
     print_whereabouts(console, folder.shown, best.relative_to(folder.root))

@@ -23,6 +23,7 @@ from determined.core import DummyDistributedContext
 from natdgp.local.durable import saving, settle, settle_all
 from natdgp.local.exchange import Exchange
 from natdgp.local.folder import Checkpoint, RunFolder
+from natdgp.local.interruptions import heeded
 from natdgp.local.journal import TRAINING, VALIDATION, Journal
 from natdgp.local.verdicts import Verdicts
 
@@ -206,7 +207,8 @@ class _Operation(core.DummySearcherOperation):
 
 
 class SignalPreemptContext(core.DummyPreemptContext):
-    """SIGINT and SIGTERM ask the run to save and end; a second one ends it at once.
+    """SIGINT, SIGTERM and SIGHUP ask the run to save and end; a second one ends it at once, but for
+    SIGHUP, of which a terminal that is closed may send several.
 
     On several ranks, a signal to any of them, or to the command, asks rank 0.
     """
@@ -223,7 +225,7 @@ class SignalPreemptContext(core.DummyPreemptContext):
 
     def start(self) -> SignalPreemptContext:
         super().start()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in heeded():
             self._before[number] = signal.signal(number, self._ask)
         self._heed(True)
         return self
@@ -253,7 +255,7 @@ class SignalPreemptContext(core.DummyPreemptContext):
         if self._exchange is not None:
             self._exchange.ask_to_end(self.signal)
         for asked, handler in self._before.items():
-            signal.signal(asked, handler)
+            signal.signal(asked, signal.SIG_IGN if asked is signal.SIGHUP else handler)
 
 
 def local_core_context(

@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do while something runs that wants to be saved first."""
+"""What Ctrl-C, SIGTERM and a closed terminal do while something runs that wants to be saved."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def heeded() -> tuple[signal.Signals, ...]:
+    """The signals to handle: not SIGHUP where it is ignored, as after `nohup`."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(one for one in INTERRUPTIONS if not (one is signal.SIGHUP and ignored))
 
 
 @contextmanager
 def handling(handle: Callable[[int, types.FrameType | None], None]) -> Iterator[None]:
     """Have these signals handled inside, and as before afterwards."""
-    before = {number: signal.signal(number, handle) for number in INTERRUPTIONS}
+    before = {number: signal.signal(number, handle) for number in heeded()}
     try:
         yield
     finally:

@@ -176,6 +176,8 @@ def _asking(exchange: Exchange) -> Callable[[int, types.FrameType | None], None]
     def ask(number: int, frame: types.FrameType | None) -> None:
         if exchange.asked is None and exchange.heeds:
             exchange.ask_to_end(signal.Signals(number))
+        elif number == signal.SIGHUP and exchange.asked is not None:
+            return  # of which a terminal that is closed may send several
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:

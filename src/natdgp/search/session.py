@@ -135,6 +135,8 @@ def _asking(runner: Runner) -> Callable[[int, types.FrameType | None], None]:
 
     def ask(number: int, frame: types.FrameType | None) -> None:
         if runner.signal is not None:
+            if number == signal.SIGHUP:  # of which a terminal that is closed may send several
+                return
             raise KeyboardInterrupt
         runner.ask_to_end(signal.Signals(number))
 

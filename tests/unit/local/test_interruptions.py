@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from natdgp.local.interruptions import INTERRUPTIONS, handling
+from natdgp.local.interruptions import INTERRUPTIONS, handling, heeded
 
 
 @pytest.mark.parametrize("number", INTERRUPTIONS)
@@ -22,3 +22,12 @@ def test_signals_are_handled_inside_and_as_before_afterwards(number: signal.Sign
         os.kill(os.getpid(), number)
     assert received == [number]
     assert signal.getsignal(number) is before
+
+
+def test_a_hangup_is_left_alone_where_it_is_ignored() -> None:
+    assert signal.SIGHUP in heeded()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert heeded() == (signal.SIGINT, signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGHUP, before)
