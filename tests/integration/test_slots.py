@@ -235,30 +235,42 @@ def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 6/12")
     family = descendants(command)
-    leader = process_of(family, 0)
-    leader.suspend()
+    ranks = [process_of(family, rank) for rank in (0, 1)]
+    for rank in ranks:
+        rank.suspend()
     command.kill()
     command.communicate()
     status, _, err = finish(start("--resume", tmp_path / "two", "--slots", "1"))
     assert status == 2
     assert err.startswith(f"natdgp train: {tmp_path / 'two'} is being trained by another command")
-    leader.resume()
-    psutil.wait_procs(family, timeout=PROMPTLY)
+    ranks[0].resume()
+    _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
+    assert still_running(alive) == []
     two = RunFolder.open(tmp_path / "two")
     _go_on_alone(bench, two)
     _assert_same(bench, straight, two)
 
 
-@pytest.mark.slow
-def test_ranks_end_with_a_command_that_is_killed(file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_nothing_is_left_of_a_command_that_is_killed(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stopped: bool
+) -> None:
+    """Also of a rank that is stopped, which cannot end of itself."""
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
-    await_line(command, "Writing to")
+    await_line(command, "step 2/12" if stopped else "Writing to")
     family = descendants(command)
-    assert process_of(family, 1).is_running()
+    ports = listening(family)
+    assert [*(tmp_path / "scratch").glob("natdgp-*")]
+    if stopped:
+        process_of(family, 1).suspend()
     command.kill()
     command.communicate()
     _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
     assert still_running(alive) == []
+    assert listened_on(ports) == set()
+    assert not [*(tmp_path / "scratch").glob("natdgp-*")]
 
 
 @pytest.mark.slow

@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from natdgp.local.family import end_family
 from natdgp.local.lifeline import Lifeline
 from natdgp.parallel.pulse import Pulse, Reading, read_pulse
 
@@ -61,6 +63,10 @@ class Exchange:
     def orders(self) -> Orders:
         """What the command has ordered."""
         return Orders(**self._read("orders"))
+
+    def launched(self, pid: int) -> None:
+        """From the command: the launcher of the ranks."""
+        self._write("launcher", pid)
 
     def ask_to_end(self, number: signal.Signals) -> None:
         """From the command or any rank: a signal asks the run to save and end."""
@@ -112,6 +118,16 @@ class Exchange:
     def lifeline(self) -> Lifeline:
         """Held by the command; the ranks end with it."""
         return Lifeline(self.root / "lock")
+
+    def clear_away(self) -> None:
+        """In a rank, when the command is gone: end the launcher and the other ranks, stopped ones
+        too, and leave no file. Of several ranks that try, one does it."""
+        clearing = Lifeline(self.root / "clearing")
+        if not clearing.hold():
+            return
+        if (launcher := self._read("launcher")) is not None:
+            end_family(launcher, spare=os.getpid())
+        shutil.rmtree(self.root, ignore_errors=True)
 
     def _write(self, name: str, message: Any) -> None:
         aside = self.root / f".{name}.{os.getpid()}"

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-import psutil
 from rich.console import Console
 
 from natdgp.local.exchange import Exchange, Orders
 from natdgp.local.exits import FAILED
+from natdgp.local.family import end_family
 from natdgp.local.folder import RunFolder
 from natdgp.local.interruptions import handling
 from natdgp.local.manifest import close_lost_session
@@ -102,6 +102,7 @@ def run_on_slots(
         command = _command(horovodrun, slots, exchange)
         environment = _environment(slots, exchange, gpus)
         with _launched(command, environment) as launcher, handling(_asking(exchange)):
+            exchange.launched(launcher.pid)
             stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
             report = _failure_report(stall or output.first_to_fail, output, exchange, slots)
@@ -169,7 +170,7 @@ def _launched(command: list[str], environment: dict[str, str]) -> Iterator[subpr
         try:
             yield launcher
         finally:
-            _end(launcher)
+            end_family(launcher.pid)
 
 
 def _asking(exchange: Exchange) -> Callable[[int, types.FrameType | None], None]:
@@ -204,29 +205,6 @@ def _watch(
         if exchange.verdict is None and (stall := vigil.look(readings, time.monotonic())):
             return stall
     return None
-
-
-def _end(launcher: subprocess.Popen[bytes]) -> None:
-    """Kill what is left, horovodrun first, so that it starts no more."""
-    try:
-        family = [psutil.Process(launcher.pid)]
-        family += family[0].children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
-    for process in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    deadline = time.monotonic() + GRACE
-    while any(map(_runs, family)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _runs(process: psutil.Process) -> bool:
-    """Whether it does; a zombie waits only for whoever adopted it to look."""
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _failure_report(

@@ -9,6 +9,7 @@ import fcntl
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 LOCK = "lock"
@@ -60,17 +61,23 @@ class Lifeline:
         """Let go: watching processes end."""
         self._held.close()
 
-    def watch(self, parent: int | None = None) -> None:
+    def watch(
+        self, parent: int | None = None, before_end: Callable[[], None] = lambda: None
+    ) -> None:
         """End this process when the holder ends, kill -9 included.
 
         :param parent: the holder, if it started this process; should it have ended before, another
             may hold the lock by now, whose life is not this one's.
+        :param before_end: what is left to do then.
         """
         lock = self._path.open()
 
         def wait() -> None:
             fcntl.flock(lock, fcntl.LOCK_SH)  # granted when the holder is gone
-            os._exit(1)
+            try:
+                before_end()
+            finally:
+                os._exit(1)
 
         threading.Thread(target=wait, daemon=True).start()
         if parent not in (None, os.getppid()):

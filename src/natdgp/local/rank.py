@@ -19,7 +19,7 @@ PATIENCE = 20.0
 
 def main(exchange: Exchange) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
-    exchange.lifeline.watch()
+    exchange.lifeline.watch(before_end=exchange.clear_away)
     folder = Lifeline(Path(exchange.orders.folder) / LOCK)
     folder.join()  # no other command gets it before this rank has ended
     rank = int(os.environ["HOROVOD_RANK"])
