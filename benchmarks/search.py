@@ -26,10 +26,10 @@ the halving that was run about 7, with the trials of the replay but for the last
        5   0.8486  1,504           1.1570         0.8486  0.8486  4,096      2.2669
 
 With every seed halving is as good as random search of twice its steps, or better, and both beat
-const.yaml's settings. It finds the best of all 16 trials with seeds 3 to 5, and misses it with 1 and
-2: what is slow at first is stopped after 16 steps. The trials of seeds 3 to 5 (those of 1 and 2 were
-run on another day and not kept) in 200 orders: halving in 2,048 steps has a median of 0.6757, as has
-random search in 4,096; it is as good or better in 86% of the orders.
+const.yaml's settings. It finds the best of all 16 trials with seeds 3 to 5 and misses it with 1 and
+2, where that one is slow at first and is stopped after 16 steps. The trials of seeds 3 to 5 (those
+of 1 and 2 were run on another day and not kept) in 200 orders: halving in 2,048 steps has a median
+of 0.6757, as has random search in 4,096; it is as good or better in 86% of the orders.
 """
 
 from __future__ import annotations
