@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from natdgp.local.family import end_family
+from natdgp.local.family import descent, end_family
 from natdgp.local.lifeline import Lifeline
 from natdgp.parallel.pulse import Pulse, Reading, read_pulse
 
@@ -125,7 +125,8 @@ class Exchange:
         clearing = Lifeline(self.root / "clearing")
         if not clearing.hold():
             return
-        if (launcher := self._read("launcher")) is not None:
+        launcher = self._read("launcher")
+        if launcher in descent():  # else its number may be another process's by now
             end_family(launcher, spare=os.getpid())
         shutil.rmtree(self.root, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Ends a process with all that it started."""
+"""Processes by descent: ends one with all that it started."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def end_family(pid: int, *, spare: int | None = None) -> None:
     deadline = time.monotonic() + GRACE
     while any(map(_runs, family)) and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def descent() -> set[int]:
+    """The processes that led to this one."""
+    return {process.pid for process in psutil.Process().parents()}
 
 
 def _runs(process: psutil.Process) -> bool:

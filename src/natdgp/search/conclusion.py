@@ -55,7 +55,7 @@ def conclude(console: Console, folder: SearchFolder, progress: Progress, cost: C
 
 def _counted(progress: Progress) -> int:
     """Trials that began, but for invalid ones that gave way to others."""
-    replaced = {Ending.INVALID} if replaces_invalid(progress.search) else {}
+    replaced = {Ending.INVALID} if replaces_invalid(progress.search) else set()
     return sum(trial.ending not in replaced for trial in progress.trials)
 
 

@@ -100,12 +100,8 @@ class SearchDisplay:
     def _table(self, progress: Progress) -> Table:
         """A column for each hyperparameter, or where these do not fit, one for all."""
         wide = self._rows(progress, apart=True)
-        if (
-            wide.__rich_measure__(self._console, self._console.options).minimum
-            <= self._console.width
-        ):
-            return wide
-        return self._rows(progress, apart=False)
+        needed = wide.__rich_measure__(self._console, self._console.options).minimum
+        return wide if needed <= self._console.width else self._rows(progress, apart=False)
 
     def _rows(self, progress: Progress, *, apart: bool) -> Table:
         search, table = progress.search, Table()
