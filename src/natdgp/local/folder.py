@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -264,8 +265,11 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    """Write a JSON file whole or not at all.
+
+    :raises ValueError: for a number that is not finite, which JSON has no word for.
+    """
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def link_to(link: Path, target: Path) -> None:
@@ -300,9 +304,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return _object_in(path.read_bytes(), str(path), "restore or delete that file")
 
 
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no finite number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _no_number(number)
+
+
 def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
     if not isinstance(content, dict):

@@ -201,8 +201,7 @@ def _train_and_report(
             return 0
     except det.InvalidHP as error:
         ended_as, reason = "invalid", error.msg
-        console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
-        return FAILED
+        return _broken_down(console, error)
     finally:
         seconds = time.monotonic() - began
         with _told(console):
@@ -210,16 +209,24 @@ def _train_and_report(
 
     if of_search:
         return 0
-    conclude(
-        console,
-        folder,
-        settings,
-        outcome.best,
-        steps=steps,
-        seconds=manifest.seconds,
-        examples_per_second=display.examples_per_second,
-    )
+    try:
+        conclude(
+            console,
+            folder,
+            settings,
+            outcome.best,
+            steps=steps,
+            seconds=manifest.seconds,
+            examples_per_second=display.examples_per_second,
+        )
+    except det.InvalidHP as error:
+        return _broken_down(console, error)
     return 0
+
+
+def _broken_down(console: Console, error: det.InvalidHP) -> int:
+    console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
+    return FAILED
 
 
 @contextlib.contextmanager

@@ -218,6 +218,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("inf")})
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     assert not list(read_json_lines(path))
@@ -225,7 +231,9 @@ def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]
 
 
-@pytest.mark.parametrize("line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00", '{"a": NaN}', '{"a": 1e999}']
+)
 def test_a_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "lines").write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
     with pytest.raises(FolderError, match=r"lines, line 2: this is no JSON.*; delete that line"):

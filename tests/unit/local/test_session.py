@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from natdgp.local.run import Outcome
 from natdgp.local.session import new_run, run_and_report
 from natdgp.models.record import FORMAT
 from natdgp.models.seal import RECORD_NAME, seal
+from natdgp.results import TrainedModel
 from natdgp.settings import Experiment, read_experiment
 from tests.conftest import REPOSITORY
 
@@ -195,6 +197,19 @@ def test_a_breakdown_is_told_with_the_trials_own_words(
     (session,) = _sessions(shallow)
     assert session["ended_as"] == "invalid"
     assert session["reason"] == "lengthscales [a, b] are not finite; lower adam.learning_rate"
+
+
+def test_a_test_figure_that_is_not_finite_is_told_and_not_reported(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = TrainedModel.evaluate
+    monkeypatch.setattr(
+        TrainedModel, "evaluate", lambda self, rows: {**evaluate(self, rows), "nlpd": math.inf}
+    )
+    status, screen = _report(shallow)
+    assert status == 1
+    assert "broke down: val_nlpd of the best checkpoint is inf. Lower hyperparameters." in screen
+    assert not shallow.summary.exists()
 
 
 def test_a_run_that_ends_itself_is_reported_as_stopped(
