@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -60,7 +61,7 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
 
 def located(data: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """The `data` section with an absolute path, for runs that work in other folders."""
-    path = {"path": str((source / data["path"]).resolve())} if "path" in data else {}
+    path = {"path": os.path.realpath(source / data["path"])} if "path" in data else {}
     return {**data, **path}
 
 

@@ -27,7 +27,7 @@ class SummaryWriter(tensorboard.MetricWriter):
         self._writer: summary.Writer | None = None
 
     def add_scalar(self, name: str, value: int | float | np.number[Any], step: int) -> None:
-        if not abs(value) <= _LARGEST:
+        if not abs(float(value)) <= _LARGEST:
             return
         if self._writer is None:
             self._writer = summary.Writer(self._folder)

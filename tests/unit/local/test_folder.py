@@ -54,6 +54,18 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, below: str) -> None:
         RunFolder.create(tmp_path / "file" / below)
 
 
+def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
+    too_long = "d" * 300
+    for create in (
+        lambda: RunFolder.create(tmp_path / too_long),
+        lambda: RunFolder.create_next(tmp_path, too_long),
+    ):
+        with pytest.raises(FolderError, match="cannot be made: File name too long; choose another"):
+            create()
+    with pytest.raises(FolderError, match="is not the folder of a run"):
+        RunFolder.open(tmp_path / too_long)
+
+
 def test_default_names_count_up(tmp_path: Path) -> None:
     names = [RunFolder.create_next(tmp_path, "flights").root.name for _ in range(3)]
     assert names == ["flights", "flights-2", "flights-3"]
