@@ -98,7 +98,7 @@ def _refuse_equal_names(path: Path) -> None:
     :raises DataError: for a CSV file whose header has a name more than once.
     """
     with _records(path) as records:
-        header = next(filter(None, records), [])
+        header: list[str] = next(filter(None, records), [])
     twice = [name for name, count in Counter(header).items() if count > 1]
     if twice:
         raise DataError(
