@@ -87,7 +87,8 @@ def _read(source: str, path: Path) -> pl.DataFrame:
         where = "" if path.is_absolute() else f" in {Path.cwd()}; data.path is relative to there"
         raise DataError(f"{path}: no such file{where}") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be read as {source}: {error}") from error
+        why = getattr(error, "strerror", None) or error  # without the path once more
+        raise DataError(f"{path}: cannot be read as {source}: {why}") from error
     _refuse_equal_names(path)
     return frame
 
