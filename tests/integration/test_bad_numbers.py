@@ -39,6 +39,7 @@ ONE_EACH = {"model": {"layers": 2, "inducing_points": 1}}
 SINGLE = {"model": {"layers": 1, "inducing_points": 3, "dtype": "float32"}}
 LARGE = {"global_batch_size": 100}
 STUDENT_T = {"model": {"layers": 1, "inducing_points": 3, "likelihood": {"name": "student_t"}}}
+ENORMOUS = {"global_batch_size": 2**31 - 1, "model": {"inducing_points": 10**5}}
 EXACT = {"natural_gradient": {"gamma": 5.0, "positive_definite": "exact"}, **STUDENT_T}
 HUGE_RATE = {"adam": {"learning_rate": 1e300}}
 DIVIDED = {"parts": ["train"] * 30 + ["validation"] * 5 + ["test"] * 5}
@@ -141,6 +142,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         "long, its new covariance is not positive definite; shorten gamma, set max_kl, or use "
         'positive_definite="fallback"',
     ),
+    "a batch beyond all memory": (X, Y, ENORMOUS, det.InvalidHP, "a step would take at least"),
     "a learning rate of 1e300": (X, Y, HUGE_RATE, det.InvalidHP, "layer_0 has non-finite kernel"),
 }
 

@@ -4,6 +4,7 @@ from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.builder import build_optimizers, build_training_model
 from natdgp.training.diagnosis import explain_breakdown, explain_failure
 from natdgp.training.drift import Drift, check_drift
+from natdgp.training.memory import too_large_a_batch
 from natdgp.training.model import NatGradModel
 from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
 from natdgp.training.weights import check_shapes_of_weights, load_weights
@@ -25,4 +26,5 @@ __all__ = [
     "learning_rate_at",
     "learning_rate_in_epoch",
     "load_weights",
+    "too_large_a_batch",
 ]
