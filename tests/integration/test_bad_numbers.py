@@ -38,14 +38,21 @@ ONE = {"model": {"layers": 1, "inducing_points": 1}}
 ONE_EACH = {"model": {"layers": 2, "inducing_points": 1}}
 SINGLE = {"model": {"layers": 1, "inducing_points": 3, "dtype": "float32"}}
 LARGE = {"global_batch_size": 100}
-EXACT = {
-    "natural_gradient": {"gamma": 5.0, "positive_definite": "exact"},
-    "model": {"layers": 1, "inducing_points": 3, "likelihood": {"name": "student_t"}},
-}
+STUDENT_T = {"model": {"layers": 1, "inducing_points": 3, "likelihood": {"name": "student_t"}}}
+ENORMOUS = {"global_batch_size": 2**31 - 1, "model": {"inducing_points": 10**5}}
+EXACT = {"natural_gradient": {"gamma": 5.0, "positive_definite": "exact"}, **STUDENT_T}
 HUGE_RATE = {"adam": {"learning_rate": 1e300}}
+DIVIDED = {"parts": ["train"] * 30 + ["validation"] * 5 + ["test"] * 5}
+VALIDATED, TESTED = 30, 35  # the first rows that are
 
 TRAIN = [
     pytest.param(X, Y * 1e30, {**ONE, **LARGE}, id="targets of 1e30, M = 1, batch > N"),
+    pytest.param(
+        _with(X, (VALIDATED, 1), 1e11),
+        _with(Y, VALIDATED + 1, 1e11),
+        {**SINGLE, **DIVIDED},
+        id="one validation feature and target of 1e11 in float32",
+    ),
     *(
         pytest.param(*case, id=name, marks=pytest.mark.slow)
         for name, case in {
@@ -60,6 +67,16 @@ TRAIN = [
             "batches of one row": (X, Y, {"global_batch_size": 1}),
             "one inducing point": (X, Y, ONE),
             "one inducing point a layer": (X, Y, ONE_EACH),
+            "one validation feature and target of 1e69": (
+                _with(X, (VALIDATED, 1), 1e69),
+                _with(Y, VALIDATED + 1, 1e69),
+                {**ONE_EACH, **DIVIDED},
+            ),
+            "one validation feature of 1e69 in a Student-t's": (
+                _with(X, (VALIDATED, 1), 1e69),
+                _with(Y, VALIDATED + 1, 1e69),
+                {**STUDENT_T, **DIVIDED},
+            ),
         }.items()
     ),
 ]
@@ -85,6 +102,35 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         det.InvalidHP,
         "only 4 distinct rows; lower hyperparameters.model.inducing_points",
     ),
+    "one validation target of 1e300": (
+        X,
+        _with(Y, VALIDATED, 1e300),
+        DIVIDED,
+        DataError,
+        "target 'y', row 31 (validation): 1e+300 lies so far from the training rows' mean",
+    ),
+    "one test target of 1e300": (
+        X,
+        _with(Y, TESTED, 1e300),
+        DIVIDED,
+        DataError,
+        "target 'y', row 36 (test): 1e+300 lies so far from the training rows' mean",
+    ),
+    "one validation target of 1e60 in float32": (
+        X,
+        _with(Y, VALIDATED, 1e60),
+        {**SINGLE, **DIVIDED},
+        DataError,
+        "finite in float32 (rows like it: 1); correct or drop those rows, or set "
+        "hyperparameters.model.dtype to float64",
+    ),
+    "one test feature of 1e60 in float32": (
+        _with(X, (TESTED, 1), 1e60),
+        Y,
+        {**SINGLE, **DIVIDED},
+        DataError,
+        "feature 'x1', row 36 (test): 1e+60 lies so far from the training rows' mean",
+    ),
     "one row": (X[:1], Y[:1], {}, DataError, "no train rows among the 1 in use"),
     "one training row": (X[:3], Y[:3], {}, DataError, "there is 1 training row, over which noth"),
     "an exact step that is too long": (
@@ -96,6 +142,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         "long, its new covariance is not positive definite; shorten gamma, set max_kl, or use "
         'positive_definite="fallback"',
     ),
+    "a batch beyond all memory": (X, Y, ENORMOUS, det.InvalidHP, "a step would take at least"),
     "a learning rate of 1e300": (X, Y, HUGE_RATE, det.InvalidHP, "layer_0 has non-finite kernel"),
 }
 
@@ -108,8 +155,13 @@ def table(tmp_path: Path, small_experiment: dict[str, Any]) -> Tables:
 
     def make(X: FloatArray, y: FloatArray, changes: dict[str, Any]) -> dict[str, Any]:
         path = tmp_path / "table.csv"
-        pl.DataFrame({"x0": X[:, 0], "x1": X[:, 1], "y": y}).write_csv(path)
+        columns = {"x0": X[:, 0], "x1": X[:, 1], "y": y}
         small_experiment["data"] = {"source": "csv", "path": str(path), "target": ["y"]}
+        changes = dict(changes)
+        if parts := changes.pop("parts", None):
+            columns["part"] = parts
+            small_experiment["data"]["split"] = {"column": "part"}
+        pl.DataFrame(columns).write_csv(path)
         small_experiment["searcher"]["max_length"] = {"batches": 6}
         small_experiment["min_validation_period"] = {"batches": 2}
         hyperparameters = small_experiment["hyperparameters"]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,24 +76,55 @@ def load_file(settings: TableSettings) -> Table:
 
 
 def _read(source: str, path: Path) -> pl.DataFrame:
-    if not path.is_file():
-        where = "" if path.is_absolute() else f" in {Path.cwd()}; data.path is relative to there"
-        raise DataError(f"{path}: no such file{where}")
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            what = "a folder" if path.is_dir() else "neither file nor folder"
+            raise DataError(f"{path}: this is {what}; name a file in data.path")
         if source == "parquet":
             return pl.read_parquet(path, glob=False)
-        return pl.read_csv(path, infer_schema=False, glob=False)
+        frame = pl.read_csv(path, infer_schema=False, glob=False)
+    except FileNotFoundError as error:
+        where = "" if path.is_absolute() else f" in {Path.cwd()}; data.path is relative to there"
+        raise DataError(f"{path}: no such file{where}") from error
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise DataError(f"{path}: cannot be read as {source}: {error}") from error
+        why = getattr(error, "strerror", None) or error  # without the path once more
+        raise DataError(f"{path}: cannot be read as {source}: {why}") from error
+    _refuse_equal_names(path)
+    return frame
+
+
+def _refuse_equal_names(path: Path) -> None:
+    """Polars would give the later columns names of its own, and a target might become a feature.
+
+    :raises DataError: for a CSV file whose header has a name more than once.
+    """
+    with _records(path) as records:
+        header: list[str] = next(filter(None, records), [])
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"{path}: the header names more than one column {', '.join(map(repr, twice))}; give "
+            "each column a name of its own"
+        )
 
 
 def _line(path: Path, row: int) -> int:
     """The line on which a row of a CSV file ends; quoted values may hold line breaks."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        records = csv.reader(file)
+    with _records(path) as records:
         for _ in range(row + 2):  # the header comes first
-            next(records)
-        return records.line_num
+            next(records, None)
+        return int(records.line_num)
+
+
+@contextlib.contextmanager
+def _records(path: Path) -> Iterator[Any]:
+    """A CSV file's records by Python's own reader, which knows lines, with fields of any size."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield csv.reader(file)
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _numbers(column: pl.Series, where: Where) -> FloatArray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import determined as det
 from rich.console import Console
 
 from natdgp.data import prepare
@@ -32,14 +34,22 @@ def conclude(
     :param steps: training steps of the run.
     :param seconds: wall time of the run so far, over all its sessions.
     :param examples_per_second: while training.
+    :raises determined.InvalidHP: if a figure is not finite; nothing is written or printed.
     """
     prepared = prepare(settings.data, settings.model.dtype)
     trained = load(best)
     figures = {"val": trained.evaluate(prepared.validation)}
     if len(prepared.test):
         figures["test"] = trained.evaluate(prepared.test)
+    named = {f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()}
+    for name, value in named.items():
+        if not math.isfinite(value):
+            raise det.InvalidHP(
+                f"{name} of the best checkpoint is {value}. Lower "
+                "hyperparameters.natural_gradient.gamma or hyperparameters.adam.learning_rate."
+            )
     summary = {
-        **{f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()},
+        **named,
         "steps": steps,
         "seconds": seconds,
         "examples_per_second": examples_per_second,

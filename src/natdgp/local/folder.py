@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import re
 import shlex
@@ -53,28 +54,32 @@ def claim(root: Path, inside: Iterable[str]) -> Path:
     :raises FolderError: if something is there already (nothing is ever overwritten), or if it
         cannot be made or read back.
     """
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        ways_on = (
-            f"go on with it by `natdgp {command} --resume {shlex.quote(str(root))}`, or "
-            for command, config in {"train": CONFIG, "search": SEARCH_CONFIG}.items()
-            if (root / config).is_file()
-        )
-        way_on = next(ways_on, "")
-        raise FolderError(f"{root} exists already; {way_on}choose another folder with --out")
-    for name in inside:
-        try:
-            (root / name).mkdir(parents=True)
-        except OSError as error:
+    try:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise FolderError(
-                f"{root} cannot be made: {error.strerror}; choose another folder with --out"
-            ) from error
+                f"{root} exists already; {_way_on(root)}choose another folder with --out"
+            )
+        for name in inside:
+            (root / name).mkdir(parents=True)
+    except OSError as error:
+        raise FolderError(
+            f"{root} cannot be made: {error.strerror}; choose another folder with --out"
+        ) from error
     return root.resolve()
+
+
+def _way_on(root: Path) -> str:
+    """How to go on with what a folder holds, if it is a run or a search."""
+    for command, config in {"train": CONFIG, "search": SEARCH_CONFIG}.items():
+        if (root / config).is_file():
+            return f"go on with it by `natdgp {command} --resume {shlex.quote(str(root))}`, or "
+    return ""
 
 
 def next_free(parent: Path, name: str) -> Path:
     """The first free path among `name`, `name-2`, `name-3`, and so on."""
     candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
-    return next(path for path in candidates if not path.exists())
+    return next(path for path in candidates if not os.path.exists(path))
 
 
 def shown(root: Path) -> Path:
@@ -110,7 +115,7 @@ class RunFolder:
 
         :raises FolderError: if it is not one.
         """
-        if not (root / CONFIG).is_file():
+        if not os.path.isfile(root / CONFIG):
             raise FolderError(f"{root} is not the folder of a run: it has no {CONFIG}")
         return cls(root.resolve())
 
@@ -264,8 +269,11 @@ def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    """Write a JSON file whole or not at all.
+
+    :raises ValueError: for a number that is not finite, which JSON has no word for.
+    """
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def link_to(link: Path, target: Path) -> None:
@@ -300,9 +308,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return _object_in(path.read_bytes(), str(path), "restore or delete that file")
 
 
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no finite number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _no_number(number)
+
+
 def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
     if not isinstance(content, dict):

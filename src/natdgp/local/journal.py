@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import determined as det
 
 from natdgp.local.durable import append_line, write_whole
 from natdgp.local.folder import FolderError, read_json_lines
@@ -43,7 +46,7 @@ class Journal:
                     f"{path}, line {number}: this is no report of the run: {error!r}; delete that "
                     "line"
                 ) from error
-        write_whole(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        write_whole(path, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in kept))
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         if entry["group"] == VALIDATION:
@@ -54,17 +57,22 @@ class Journal:
 
         A validation that the run repeats, as a session that was killed had made it without saving
         again, is in the file already.
+
+        :raises determined.InvalidHP: for a figure that is not finite; nothing is written.
         """
         if group == VALIDATION and steps_completed in self._validations:
             return
         plain = {name: float(value) for name, value in metrics.items()}
+        for name, value in plain.items():
+            if not math.isfinite(value):
+                raise det.InvalidHP(f"{name} is {value} in {group} after step {steps_completed}")
         entry = {
             "group": group,
             "steps_completed": steps_completed,
             "time": time.time(),
             "metrics": plain,
         }
-        append_line(self._path, json.dumps(entry))
+        append_line(self._path, json.dumps(entry, allow_nan=False))
         self._note(entry)
 
     @property

@@ -63,9 +63,9 @@ def find_trial_code(spec: str, source: Path) -> Path | None:
     top, *rest = module.split(".")
     package = source.joinpath(top, *rest)
     path = package.with_suffix(".py")
-    if (package / "__init__.py").is_file():
+    if os.path.isfile(package / "__init__.py"):
         return Path(top)
-    if path.is_file():
+    if os.path.isfile(path):
         return Path(top) if rest else Path(path.name)
     with contextlib.suppress(ModuleNotFoundError):  # of a parent
         if importlib.util.find_spec(module) is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -60,7 +61,7 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
 
 def located(data: Mapping[str, Any], source: Path) -> dict[str, Any]:
     """The `data` section with an absolute path, for runs that work in other folders."""
-    path = {"path": str((source / data["path"]).resolve())} if "path" in data else {}
+    path = {"path": os.path.realpath(source / data["path"])} if "path" in data else {}
     return {**data, **path}
 
 
@@ -201,8 +202,7 @@ def _train_and_report(
             return 0
     except det.InvalidHP as error:
         ended_as, reason = "invalid", error.msg
-        console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
-        return FAILED
+        return _broken_down(console, error)
     finally:
         seconds = time.monotonic() - began
         with _told(console):
@@ -210,16 +210,24 @@ def _train_and_report(
 
     if of_search:
         return 0
-    conclude(
-        console,
-        folder,
-        settings,
-        outcome.best,
-        steps=steps,
-        seconds=manifest.seconds,
-        examples_per_second=display.examples_per_second,
-    )
+    try:
+        conclude(
+            console,
+            folder,
+            settings,
+            outcome.best,
+            steps=steps,
+            seconds=manifest.seconds,
+            examples_per_second=display.examples_per_second,
+        )
+    except det.InvalidHP as error:
+        return _broken_down(console, error)
     return 0
+
+
+def _broken_down(console: Console, error: det.InvalidHP) -> int:
+    console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
+    return FAILED
 
 
 @contextlib.contextmanager

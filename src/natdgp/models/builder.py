@@ -42,6 +42,12 @@ class TaskShape:
     """Q, targets."""
 
 
+def output_dims(settings: ModelSettings, shape: TaskShape) -> tuple[int, ...]:
+    """The output dimension of every layer, first to last."""
+    width = settings.hidden_width or min(shape.input_dim, MAX_DEFAULT_WIDTH)
+    return (*(width,) * (settings.layers - 1), shape.output_dim)
+
+
 def build_deep_gp(
     settings: ModelSettings, shape: TaskShape, *, seed: int, X: Numbers | None = None
 ) -> DeepGP:
@@ -62,13 +68,11 @@ def build_deep_gp(
     gpflow.config.set_default_float(np.dtype(settings.dtype).type)
     gpflow.config.set_default_jitter(JITTER[settings.dtype])
     noise = SamplingNoise(seed)
-    width = settings.hidden_width or min(shape.input_dim, MAX_DEFAULT_WIDTH)
-    inner_widths = (width,) * (settings.layers - 1)
     inputs = X  # the layer's inputs as far as mean functions alone carry them
 
     layers = []
     in_dim = shape.input_dim
-    for index, out_dim in enumerate((*inner_widths, shape.output_dim)):
+    for index, out_dim in enumerate(output_dims(settings, shape)):
         last = index == settings.layers - 1
         num_inducing = settings.inducing_points_per_layer[index]
         Z = (

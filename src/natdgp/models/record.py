@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from natdgp.data import Prepared, Scaling
 from natdgp.models.builder import TaskShape
@@ -72,14 +75,21 @@ class TaskRecord:
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> TaskRecord:
-        """Inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`.
+
+        :raises ValueError: naming the field, for what no prepared data can have.
+        """
         num_data = int(saved["num_data"])
         if not 0 < num_data < 2**53:  # so that its reciprocal is a float
             raise ValueError(f"num_data is {num_data}")
+        features, targets = (_names(saved[field], field) for field in ("features", "targets"))
+        for one in fields(Scaling):
+            columns = features if one.name.startswith("x_") else targets
+            _check_numbers(saved["scaling"][one.name], f"scaling.{one.name}", len(columns))
         return cls(
             num_data=num_data,
-            features=tuple(saved["features"]),
-            targets=tuple(saved["targets"]),
+            features=features,
+            targets=targets,
             scaling=Scaling.from_dict(saved["scaling"]),
             fingerprint=str(saved["fingerprint"]),
         )
@@ -142,6 +152,30 @@ class ModelRecord:
             f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
             f"this natdgp reads; upgrade natdgp"
         )
+
+
+def _names(saved: Any, field: str) -> tuple[str, ...]:
+    """:raises ValueError: unless they are texts, each another one."""
+    texts = isinstance(saved, list) and all(isinstance(name, str) for name in saved)
+    if not texts or not 0 < len(saved) == len({*saved}):
+        raise ValueError(f"{field} is no list of different names: {reprlib.repr(saved)}")
+    return tuple(saved)
+
+
+def _check_numbers(saved: Any, field: str, columns: int) -> None:
+    """:raises ValueError: unless there is a number for each column, above 0 where one divides."""
+    divides = field.endswith("_std")
+    try:
+        values = np.array(saved, np.float64)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if (
+        values.shape != (columns,)
+        or not np.isfinite(values).all()
+        or (divides and not (values > 0).all())
+    ):
+        kind = "numbers above 0" if divides else "numbers"
+        raise ValueError(f"{field} is not {columns} finite {kind}: {reprlib.repr(saved)}")
 
 
 def versions() -> dict[str, str]:

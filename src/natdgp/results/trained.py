@@ -14,7 +14,12 @@ import tensorflow_probability as tfp
 from natdgp.data import Numbers, Rows, evaluation_dataset
 from natdgp.models import Stream
 from natdgp.models.record import ModelRecord
-from natdgp.training import NatGradModel, build_training_model, load_weights
+from natdgp.training import (
+    NatGradModel,
+    build_training_model,
+    check_shapes_of_weights,
+    load_weights,
+)
 
 _TOLERANCE = 1e-12
 """How exact a quantile is, in predictive standard deviations."""
@@ -191,11 +196,13 @@ def load(path: str | Path) -> TrainedModel:
     Nothing in the checkpoint is executed: the weights are TensorFlow's, the rest is JSON.
 
     :raises FileNotFoundError: if there is no natdgp checkpoint.
-    :raises DamagedCheckpoint: if a file of it is missing, cut short or altered, or a link.
+    :raises DamagedCheckpoint: if a file of it is missing, cut short or altered, or a link, or if
+        its record and its weights do not belong together.
     :raises ValueError: if a newer natdgp wrote it, or if the folder's best checkpoint lies outside.
     """
     folder = _checkpoint_folder(Path(path))
     record = ModelRecord.of_checkpoint(folder)
+    check_shapes_of_weights(record, folder)
     model = build_training_model(
         record.settings, record.task.shape, record.task.scaling.y_std, seed=record.seed
     )

@@ -6,7 +6,6 @@ fields than these have defaults for; those are passed on as they are.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -19,6 +18,8 @@ from natdgp.settings.spans import Period
 LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial"
 IMAGE = "determinedai/tensorflow-ngc:0.38.1"
 
+_LONGEST_NAME = 200
+"""Bytes; file systems take 255, and a number or a word may be added."""
 
 Group = dict[str, Any]
 """Fields that only the master reads."""
@@ -162,6 +163,11 @@ class Configuration(Section):
                 "must be fit for a folder's name, as a run's folder is called so: no slashes, no "
                 "line breaks, not only dots; choose another"
             )
+        if len(name.encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"must be of at most {_LONGEST_NAME} bytes in UTF-8, as a run's folder is called "
+                "so; shorten it"
+            )
         return name
 
     @field_validator("entrypoint")
@@ -169,8 +175,8 @@ class Configuration(Section):
     def _launches_horovod(cls, entrypoint: str | list[str]) -> str | list[str]:
         if trial_of(entrypoint) is None:
             raise ValueError(
-                "must be a launcher line that ends in --trial module:Class; a bare module:Class "
-                "would start torch.distributed"
+                "must be a launcher line that ends in --trial module:Class or --trial "
+                "package.module:Class; a bare module:Class would start torch.distributed"
                 f"; write {LAUNCHER} trials.deep_gp:DeepGPTrial"
             )
         return entrypoint
@@ -182,7 +188,8 @@ def trial_of(entrypoint: str | list[str]) -> str | None:
     if "determined.launch.horovod" not in words or "--trial" not in words[:-1]:
         return None
     trial = words[words.index("--trial") + 1]
-    return trial if re.fullmatch(r"[\w.]+:\w+", trial) else None
+    module, _, name = trial.partition(":")
+    return trial if all(map(str.isidentifier, [*module.split("."), name])) else None
 
 
 def defaulted(configuration: BaseModel) -> dict[str, Any]:

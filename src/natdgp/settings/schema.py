@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from natdgp.settings.metrics import JudgingMetric
 from natdgp.settings.problems import SettingsError, problems_from
@@ -75,6 +75,15 @@ class TableSettings(Frozen):
     rows: PositiveInt | None = None
     """Use only this many rows, drawn by the split's seed; all by default."""
     split: SplitSettings = SplitSettings()
+
+    @field_validator("path")
+    @classmethod
+    def _may_be_a_path(cls, path: str) -> str:
+        if "\0" in path or any("\ud800" <= c <= "\udfff" for c in path):
+            raise ValueError(
+                "holds a character that no file's name has: NUL, or half of a pair; remove it"
+            )
+        return path
 
     @model_validator(mode="after")
     def _columns_are_distinct(self) -> TableSettings:

@@ -10,21 +10,29 @@ import tensorflow as tf
 from natdgp.training.model import NatGradModel
 
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
+_NO_MEMORY = re.compile("OOM when allocating|failed to allocate memory", re.IGNORECASE)
 
 
 def explain_failure(model: NatGradModel, steps: int, message: str) -> str | None:
-    """Describe a step whose numbers went wrong, in one sentence with the remedy.
+    """Describe a step whose numbers went wrong or found no memory, in one sentence with the remedy.
 
     :param model: the model as the failure left it.
     :param steps: training steps completed.
-    :param message: of TensorFlow's InvalidArgumentError.
-    :returns: None if it is about another thing, such as shapes.
+    :param message: of TensorFlow's InvalidArgumentError or ResourceExhaustedError.
+    :returns: None if it is about another thing, such as shapes or a full disk.
     """
     what = f"the step after step {steps} failed"
     if found := _ASSERTION.search(message):
         return f"{what}: " + found[1].replace('\\"', '"')  # which names its own remedy
     if "Cholesky decomposition was not successful" in message:
         return f"{what}: a covariance matrix is not positive definite. {_remedy(model)}"
+    if _NO_MEMORY.search(message):
+        return (
+            f"{what}: memory is exhausted ({message.splitlines()[0]}). Lower "
+            "hyperparameters.global_batch_size, hyperparameters.model.inducing_points or "
+            "hyperparameters.model.num_samples (in validation, hyperparameters.evaluation."
+            "batch_size or hyperparameters.evaluation.num_samples)."
+        )
     return None
 
 

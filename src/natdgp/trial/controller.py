@@ -222,7 +222,7 @@ class DeepGPController(keras.TFKerasTrialController):
         # TensorFlow raises what a searcher should hear as an invalid hyperparameter.
         try:
             super()._launch_fit()
-        except tf.errors.InvalidArgumentError as error:
+        except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:
             why = explain_failure(self.model, self.steps_completed, error.message)
             if why is None:
                 raise

@@ -9,6 +9,9 @@ import numpy as np
 from determined import tensorboard
 from tensorboard import summary
 
+_LARGEST = float(np.finfo(np.float32).max)
+"""TensorBoard keeps no larger scalars; they would be infinite there."""
+
 
 class SummaryWriter(tensorboard.MetricWriter):
     """Writes scalars as TensorBoard event files, a new file after every reset.
@@ -24,6 +27,8 @@ class SummaryWriter(tensorboard.MetricWriter):
         self._writer: summary.Writer | None = None
 
     def add_scalar(self, name: str, value: int | float | np.number[Any], step: int) -> None:
+        if not abs(float(value)) <= _LARGEST:
+            return
         if self._writer is None:
             self._writer = summary.Writer(self._folder)
         self._writer.add_scalar(name, float(value), step)

@@ -14,7 +14,7 @@ from natdgp.models import TooFewRows
 from natdgp.models.record import ModelRecord, TaskRecord
 from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings, SettingsError
-from natdgp.training import Aggregation, build_optimizers, build_training_model
+from natdgp.training import Aggregation, build_optimizers, build_training_model, too_large_a_batch
 from natdgp.trial.callbacks import build_callbacks
 from natdgp.trial.controller import DeepGPController
 
@@ -59,6 +59,10 @@ class DeepGPTrial(keras.TFKerasTrial):
             )
             logger.error("%s", message)
             raise det.InvalidHP(message)
+        why = None if self._saved_task else too_large_a_batch(self.settings, slots)
+        if why is not None:
+            logger.error("%s", why)
+            raise det.InvalidHP(why)
 
     @functools.cached_property
     def prepared(self) -> Prepared:

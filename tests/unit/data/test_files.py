@@ -62,6 +62,25 @@ def test_an_absent_file_is_told(tmp_path: Path) -> None:
     assert "no such file" in error(tmp_path / "absent.csv")
 
 
+def test_a_folder_is_told(tmp_path: Path) -> None:
+    assert "this is a folder; name a file in data.path" in error(tmp_path)
+
+
+def test_a_path_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    assert "cannot be read as csv: File name too long" in error(tmp_path / ("d" * 5000))
+
+
+@pytest.mark.parametrize("header", ["a,y,y", '\ufeffa,"y",y', "\r\na,y,y\r"])
+def test_equal_names_of_columns_are_told(tmp_path: Path, header: str) -> None:
+    text = error(csv(tmp_path, f"{header}\n1,2,3\n3,4,5\n"))
+    assert "the header names more than one column 'y'; give each column a name of its own" in text
+
+
+def test_a_wrong_row_is_found_behind_a_large_field(tmp_path: Path) -> None:
+    rows = f'{"0" * 200_000}1,2\n"1\n",3\nbad,4\n'
+    assert "column 'a', line 5: 'bad' is text" in error(csv(tmp_path, f"a,y\n{rows}"))
+
+
 def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     path.write_text("a,y\n1,2\n")

@@ -1,9 +1,13 @@
+import math
+import re
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from natdgp.data import DataError, prepare
+from natdgp.results import baseline_figures
 from natdgp.settings.schema import FlightsSettings, SplitSettings, TableSettings
 
 
@@ -48,6 +52,59 @@ def test_a_feature_constant_over_the_training_rows_is_told(table_csv: Path) -> N
     table_csv.write_text("\n".join(text))
     with pytest.raises(DataError, match=r"feature 'c' has no usable spread \(from 1 to 1\)"):
         prepare(settings(table_csv), "float64")
+
+
+DOUBLE = ", or set hyperparameters.model.dtype to float64"
+
+
+def _put(path: Path, column: str, rows: list[int], value: float) -> None:
+    table = pl.read_csv(path).with_columns(pl.col(column).cast(pl.Float64))
+    table[rows, column] = value
+    table.write_csv(path)
+
+
+@pytest.mark.parametrize(("part", "row"), [("validation", 13), ("test", 19)])
+@pytest.mark.parametrize(
+    ("column", "value", "dtype", "remedy"),
+    [
+        ("a", 1e80, "float64", ""),
+        ("y", -1e300, "float64", ""),
+        ("a", 1e14, "float32", DOUBLE),
+        ("y", 1e60, "float32", DOUBLE),
+        ("y", 1e300, "float32", ""),
+    ],
+)
+def test_a_value_too_far_out_for_finite_figures_is_refused(
+    table_csv: Path, part: str, row: int, column: str, value: float, dtype: str, remedy: str
+) -> None:
+    _put(table_csv, column, [row], value)
+    words = f"'{column}', row {row + 1} ({part}): {value:g} lies so far from the training rows' m"
+    with pytest.raises(DataError, match=re.escape(words)) as raised:
+        prepare(settings(table_csv), dtype)
+    assert str(raised.value).startswith(f"{table_csv}:\n  - ")
+    assert str(raised.value).endswith(
+        f"in {dtype} (rows like it: 1); correct or drop those rows{remedy}"
+    )
+
+
+def test_so_is_a_training_target_whose_own_unit_is_too_small(table_csv: Path) -> None:
+    _put(table_csv, "y", [3, 4], 1e100)
+    with pytest.raises(DataError, match=re.escape("'y', row 4 (train): 1e+100 lies so far")):
+        prepare(settings(table_csv), "float64")
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float64", 1e70), ("float32", 1e12)])
+def test_within_the_bounds_rows_and_the_baselines_figures_are_finite(
+    table_csv: Path, dtype: str, value: float
+) -> None:
+    for column in "ay":
+        _put(table_csv, column, [13, 19], value)
+    prepared = prepare(settings(table_csv), dtype)
+    for rows in (prepared.validation, prepared.test):
+        assert np.abs(rows.X).max() < np.inf
+        figures = baseline_figures(prepared.train, rows, prepared.scaling)
+        for one in figures.values():
+            assert all(map(math.isfinite, one.values())), one
 
 
 def test_a_share_of_the_flights() -> None:

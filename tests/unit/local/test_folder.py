@@ -54,6 +54,18 @@ def test_a_file_in_the_way_is_refused(tmp_path: Path, below: str) -> None:
         RunFolder.create(tmp_path / "file" / below)
 
 
+def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
+    too_long = "d" * 300
+    for create in (
+        lambda: RunFolder.create(tmp_path / too_long),
+        lambda: RunFolder.create_next(tmp_path, too_long),
+    ):
+        with pytest.raises(FolderError, match="cannot be made: File name too long; choose another"):
+            create()
+    with pytest.raises(FolderError, match="is not the folder of a run"):
+        RunFolder.open(tmp_path / too_long)
+
+
 def test_default_names_count_up(tmp_path: Path) -> None:
     names = [RunFolder.create_next(tmp_path, "flights").root.name for _ in range(3)]
     assert names == ["flights", "flights-2", "flights-3"]
@@ -218,6 +230,12 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": float("inf")})
+    assert not (tmp_path / "a.json").exists()
+
+
 def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     assert not list(read_json_lines(path))
@@ -225,7 +243,9 @@ def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]
 
 
-@pytest.mark.parametrize("line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00", '{"a": NaN}', '{"a": 1e999}']
+)
 def test_a_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "lines").write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
     with pytest.raises(FolderError, match=r"lines, line 2: this is no JSON.*; delete that line"):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import determined as det
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -129,3 +131,12 @@ def test_a_line_that_is_no_report_is_told_with_its_number(path: Path, line: obje
     with pytest.raises(FolderError, match=r"metrics\.jsonl, line 2: this is no report of the run"):
         _open(path, 4)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_told_and_not_written(path: Path, value: float) -> None:
+    journal = _open(path)
+    with pytest.raises(det.InvalidHP) as raised:
+        journal.write(TRAINING, 2, {"mine": value})
+    assert raised.value.msg == f"mine is {value} in training after step 2"
+    assert path.read_text() == ""

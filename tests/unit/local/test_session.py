@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import signal
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import determined as det
 import pytest
 from rich.console import Console
 
+from natdgp.data import DataError, prepare
 from natdgp.local import session as session_module
 from natdgp.local.display import Display
 from natdgp.local.folder import FolderError, RunFolder
@@ -19,6 +21,7 @@ from natdgp.local.run import Outcome
 from natdgp.local.session import new_run, run_and_report
 from natdgp.models.record import FORMAT
 from natdgp.models.seal import RECORD_NAME, seal
+from natdgp.results import TrainedModel
 from natdgp.settings import Experiment, read_experiment
 from tests.conftest import REPOSITORY
 
@@ -82,6 +85,29 @@ def test_a_relative_data_path_is_relative_to_the_source(
     assert read_experiment(folder.config).config["data"]["path"] == str(
         source / "tables" / "waves.csv"
     )
+
+
+@pytest.mark.parametrize("path", ["loop", 5000 * "d"])
+def test_a_data_path_that_leads_nowhere_is_kept_for_its_reader_to_refuse(
+    path: str, small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    small_experiment["data"]["path"] = str(tmp_path / path)
+    folder = new_run(
+        read_experiment(write_experiment(small_experiment)), REPOSITORY, tmp_path / "run"
+    )
+    settings = read_experiment(folder.config).settings
+    with pytest.raises(DataError, match=f"{path}: cannot be read as csv"):
+        prepare(settings.data, "float64")
+
+
+def test_a_trial_whose_module_no_file_can_have_is_told(
+    small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+) -> None:
+    long = small_experiment["entrypoint"].replace("trials.deep_gp", 300 * "x")
+    experiment = read_experiment(write_experiment({**small_experiment, "entrypoint": long}))
+    with pytest.raises(FolderError, match=r"there is no .*x\.py"):
+        new_run(experiment, REPOSITORY, tmp_path / "run")
 
 
 def test_default_folder_is_under_runs_with_the_experiments_name(
@@ -195,6 +221,19 @@ def test_a_breakdown_is_told_with_the_trials_own_words(
     (session,) = _sessions(shallow)
     assert session["ended_as"] == "invalid"
     assert session["reason"] == "lengthscales [a, b] are not finite; lower adam.learning_rate"
+
+
+def test_a_test_figure_that_is_not_finite_is_told_and_not_reported(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = TrainedModel.evaluate
+    monkeypatch.setattr(
+        TrainedModel, "evaluate", lambda self, rows: {**evaluate(self, rows), "nlpd": math.inf}
+    )
+    status, screen = _report(shallow)
+    assert status == 1
+    assert "broke down: val_nlpd of the best checkpoint is inf. Lower hyperparameters." in screen
+    assert not shallow.summary.exists()
 
 
 def test_a_run_that_ends_itself_is_reported_as_stopped(

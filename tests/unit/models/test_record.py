@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ def _record() -> ModelRecord:
         adam=AdamSettings(schedule=CosineSchedule(name="cosine", decay_steps=3, alpha=1 / 7)),
         early_stopping=EarlyStoppingSettings(monitor="val_crps"),
     )
-    scaling = Scaling(x_mean=AWKWARD, x_std=AWKWARD[::-1], y_mean=AWKWARD[:2], y_std=AWKWARD[2:4])
+    scaling = Scaling(
+        x_mean=AWKWARD, x_std=abs(AWKWARD[::-1]), y_mean=AWKWARD[:2], y_std=AWKWARD[2:4]
+    )
     task = TaskRecord(123, ("a", "b", "c", "d", "é"), ("y", "z"), scaling, "fingerprint")
     return ModelRecord(settings, task, seed=2**63 - 1)
 
@@ -111,6 +114,33 @@ def test_a_number_of_rows_that_is_none_is_refused(tmp_path: Path, num_data: str)
     path = tmp_path / RECORD_NAME
     path.write_text(path.read_text("utf-8").replace('"num_data": 123', f'"num_data": {num_data}'))
     with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model"):
+        ModelRecord.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("features", [{}, {}, {}, {}, {}]),
+        ("features", "abcde"),
+        ("features", ["a", "b", "c", "d", "a"]),
+        ("targets", []),
+        ("targets", None),
+        *(("scaling.y_std", [1.0, std]) for std in (0, -1.0, math.nan, math.inf, "x", None, [1])),
+        ("scaling.x_std", [1.0] * 4),
+        ("scaling.x_mean", [1.0] * 6),
+        ("scaling.x_mean", 1.0),
+        ("scaling.y_mean", [0.0, -math.inf]),
+    ],
+)
+def test_a_task_that_no_data_can_have_is_refused_by_its_field(
+    tmp_path: Path, field: str, value: Any
+) -> None:
+    _record().write(tmp_path)
+    task = _record().task.to_dict()
+    group, _, name = field.rpartition(".")
+    (task[group] if group else task)[name] = value
+    _rewrite(tmp_path, task=task)
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} is no record of a model.*{field}"):
         ModelRecord.read(tmp_path)
 
 

@@ -83,3 +83,10 @@ def test_columns_that_say_the_same_do_no_harm() -> None:
     once = baseline_figures(Rows(X, Y), Rows(X, Y), scaling)["linear regression"]
     both = baseline_figures(Rows(twice, Y), Rows(twice, Y), scaling)["linear regression"]
     assert both == pytest.approx(once, rel=1e-10)
+
+
+def test_an_exact_fit_has_finite_figures() -> None:
+    X = np.array([[-1.0], [1.0]])
+    for test in (Rows(X, X), Rows(X, -X)):
+        for figures in baseline_figures(Rows(X, X), test, _scaling(1, 0, 1)).values():
+            assert all(map(np.isfinite, figures.values())), figures

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from natdgp.models.record import ModelRecord, TaskRecord
 from natdgp.models.seal import FILE_NAME as LIST_NAME
 from natdgp.models.seal import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.results import TrainedModel, load
+from natdgp.results import trained as trained_module
 from natdgp.settings import Settings
 from natdgp.training import build_training_model
 from tests.conftest import FloatArray
@@ -419,14 +421,50 @@ def test_what_lies_elsewhere_is_not_loaded_through_a_link(
         load(checkpoint)
 
 
-def test_weights_of_another_model_are_not_loaded(run: RunFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "value", "name"),
+    [
+        ("settings.model.layers", 3, "layer_with_weights-1/q_mu"),
+        ("settings.model.layers", 1, "layer_with_weights-0/q_mu"),
+        ("settings.model.inducing_points", 10**9, "layer_with_weights-0/inducing_variable"),
+        ("settings.model.hidden_width", 10**9, "layer_with_weights-0/q_mu"),
+        ("task.features", ["a", "b"], "layer_with_weights-0/inducing_variable"),
+    ],
+)
+def test_weights_of_another_model_are_refused_before_it_is_built(
+    run: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    value: Any,
+    name: str,
+) -> None:
+    monkeypatch.delattr(trained_module, "build_training_model")
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(run.checkpoint(8).path, checkpoint)
     record = json.loads((checkpoint / RECORD_NAME).read_text())
-    record["settings"]["model"]["layers"] = 3
+    *groups, field = path.split(".")
+    functools.reduce(dict.__getitem__, groups, record)[field] = value
+    if field == "features":
+        record["task"]["scaling"].update(x_mean=[0, 0], x_std=[1, 1])
     (checkpoint / RECORD_NAME).write_text(json.dumps(record))
     seal(checkpoint)
-    with pytest.raises(ValueError, match="incompatible tensor"):
+    with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} describes another model .*{name}"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("index", "index cannot be read"), ("data-00000-of-00001", "claims more weights than its")],
+)
+def test_weights_that_are_none_are_refused(
+    run: RunFolder, tmp_path: Path, file: str, words: str
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    (checkpoint / f"{WEIGHTS_NAME}.{file}").write_bytes(b"x" * 100)
+    seal(checkpoint)
+    with pytest.raises(DamagedCheckpoint, match=words):
         load(checkpoint)
 
 

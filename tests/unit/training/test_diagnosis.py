@@ -150,5 +150,20 @@ def test_a_failed_decomposition_is_told_with_the_remedy(model: NatGradModel) -> 
     assert re.fullmatch(pattern + LENGTHS, told)
 
 
-def test_another_error_is_not_explained(model: NatGradModel) -> None:
-    assert explain_failure(model, 4, "Incompatible shapes: [3] vs. [4]") is None
+@pytest.mark.parametrize(
+    "message",
+    ["OOM when allocating tensor with shape[9,9]", "failed to allocate memory [Op:AddV2]"],
+)
+def test_exhausted_memory_is_told_with_what_takes_it(model: NatGradModel, message: str) -> None:
+    told = explain_failure(model, 4, f"{message}\n\t [[node x]]")
+    assert told is not None
+    assert told.startswith(f"the step after step 4 failed: memory is exhausted ({message}). Lower ")
+    for name in ("global_batch_size", "model.inducing_points", "model.num_samples"):
+        assert f"hyperparameters.{name}" in told
+
+
+@pytest.mark.parametrize(
+    "message", ["Incompatible shapes: [3] vs. [4]", "/runs/events.out; No space left on device"]
+)
+def test_another_error_is_not_explained(model: NatGradModel, message: str) -> None:
+    assert explain_failure(model, 4, message) is None

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import determined as det
 import pytest
-from determined import workload
+import tensorflow as tf
+from determined import keras, workload
 from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.trial import controller
@@ -114,3 +116,24 @@ def test_all_ranks_end_where_the_validation_ends_the_trial() -> None:
 def test_training_figures_are_those_of_all_ranks_already() -> None:
     logs = {"loss": 1.5}
     assert _controller()._allreduce_logs(logs) is logs
+
+
+def _failing_fit(monkeypatch: pytest.MonkeyPatch, message: str) -> DeepGPController:
+    def fail(_: Any) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+
+    monkeypatch.setattr(keras.TFKerasTrialController, "_launch_fit", fail)
+    return _controller(model=None, env=SimpleNamespace(on_cluster=False), steps_completed=3)
+
+
+def test_exhausted_memory_is_an_invalid_hyperparameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = _failing_fit(monkeypatch, "OOM when allocating tensor with shape[9,9]")
+    with pytest.raises(det.InvalidHP) as raised:
+        failing._launch_fit()
+    assert "hyperparameters.global_batch_size" in raised.value.msg
+
+
+def test_a_full_disk_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = _failing_fit(monkeypatch, "/runs/events.out; No space left on device")
+    with pytest.raises(tf.errors.ResourceExhaustedError, match="No space left"):
+        failing._launch_fit()

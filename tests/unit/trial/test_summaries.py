@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,15 @@ def test_scalars_are_written_where_the_context_says(tmp_path: Path) -> None:
     writer.reset()
     (file,) = _files(tmp_path / "tensorboard")
     assert _scalars(file) == [("loss", 3, 1.5), ("val_nlpd", 3, 0.25), ("batches", 4, 7.0)]
+
+
+def test_what_no_float32_can_hold_is_left_out(tmp_path: Path) -> None:
+    writer = SummaryWriter(tmp_path)
+    for step, value in enumerate([-1e38, 1e39, -math.inf, math.nan]):
+        writer.add_scalar("loss", value, step)
+    writer.reset()
+    (file,) = _files(tmp_path)
+    assert [step for _, step, _ in _scalars(file)] == [0]
 
 
 def test_flushed_scalars_are_on_disk_before_the_end(tmp_path: Path) -> None:
