@@ -190,13 +190,13 @@ def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
     bench.go(straight)
     training = Display.training
 
-    def fill(self: Display, steps: int, metrics: Any) -> None:
+    def train(self: Display, steps: int, metrics: Any) -> None:
         training(self, steps, metrics)
         if steps == 6:
             monkeypatch.setattr(Display, "training", training)
             fill(small_disk)
 
-    monkeypatch.setattr(Display, "training", fill)
+    monkeypatch.setattr(Display, "training", train)
     run = small_disk / "run"
     assert command(write_experiment(shallow), "--out", run) == 1
     told = capsys.readouterr()

@@ -150,6 +150,20 @@ class RunFolder:
         """The root as a user in the current directory would write it."""
         return shown(self.root)
 
+    def check_places(self) -> None:
+        """Refuse a folder in which something stands where a run has to write or read.
+
+        :raises FolderError: if so.
+        """
+        checkpoints = self.root / "checkpoints"
+        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+            what = "a link to what is not there" if checkpoints.is_symlink() else "no folder"
+            raise FolderError(f"{checkpoints} is {what}; bring the folder back, or delete that")
+        if os.path.lexists(self.best) and not self.best.is_symlink():
+            raise FolderError(
+                f"{self.best} is no link to a checkpoint; give it another name, or delete it"
+            )
+
     @property
     def config(self) -> Path:
         """The resolved experiment configuration, itself ready for `natdgp train`."""
@@ -194,6 +208,32 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"
+
+    @property
+    def reports(self) -> list[Path]:
+        """All that tells of training; nothing before a run has trained."""
+        files = [path for path in (self.metrics, self.summary) if path.is_file()]
+        events = self.tensorboard.is_dir() and any(self.tensorboard.iterdir())
+        return [*files, *([self.tensorboard] if events else [])]
+
+    @property
+    def former(self) -> Path:
+        """The place for the reports that a run has made, should it begin anew."""
+        return next_free(self.root, "former")
+
+    def set_reports_aside(self) -> None:
+        """Move what an earlier beginning of the run has reported out of the way of a new one.
+
+        :raises NotSaved: if it cannot be moved.
+        """
+        if not (reports := self.reports):
+            return
+        former = self.former
+        with saving(former):
+            former.mkdir()
+            for path in reports:
+                path.rename(former / path.name)
+            self.tensorboard.mkdir(exist_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration, which makes this the folder of a run."""

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,8 @@ def train(
     config = experiment.config
     storage = config["checkpoint_storage"]
     with _prepared(experiment, folder) as (trial_class, env, distributed):
-        journal = journal_of(experiment, folder, env.steps_completed)
+        anew = env.latest_checkpoint is None
+        journal = journal_of(experiment, folder, -1 if anew else env.steps_completed)
         core_context = local_core_context(
             folder,
             journal,
@@ -146,7 +147,13 @@ def train(
             verdicts=verdicts,
         )
         with _saving_events(folder.tensorboard):
-            controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
+            controller = _run(
+                trial_class,
+                core_context,
+                env,
+                exchange.pulse if exchange else None,
+                ready=folder.set_reports_aside if anew else None,
+            )
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -223,8 +230,12 @@ def _run(
     core_context: core.Context,
     env: det.EnvContext,
     pulse: Pulse | None,
+    ready: Callable[[], None] | None = None,
 ) -> Any:
-    """Run the trial to its end; returns its controller."""
+    """Run the trial to its end; returns its controller.
+
+    :param ready: is called when data, model and checkpoint are loaded, before the first step.
+    """
     with _started(core_context):
         context = trial_class.trial_context_class(core_context, env)
         controller = load.get_trial_controller_class(trial_class).from_trial(
@@ -232,6 +243,8 @@ def _run(
         )
         if pulse is not None:
             controller.show(pulse)
+        if ready is not None:
+            ready()
         controller.run()
         return controller
 

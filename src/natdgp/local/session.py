@@ -90,7 +90,6 @@ def fall_back(console: Console, folder: RunFolder) -> None:
         folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
     else:
         folder.best.unlink(missing_ok=True)
-        console.print("No checkpoint is left: the run begins anew", soft_wrap=True)
 
 
 def way_on(folder: RunFolder, slots: int) -> str:
@@ -103,9 +102,10 @@ def way_on(folder: RunFolder, slots: int) -> str:
 def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[None]:
     """Be the one command that trains in a folder, which is fit to go on from inside.
 
-    :raises FolderError: if there is another.
+    :raises FolderError: if there is another, or if the folder is not fit.
     """
     with folder.occupied():
+        folder.check_places()
         fall_back(console, folder)
         resumed_run(with_slots(read_experiment(folder.config), slots), folder)
         yield
@@ -164,6 +164,9 @@ def _train_and_report(
         console.print(f"Going on with {folder.shown} from step {start}", soft_wrap=True)
     else:
         console.print(f"Writing to {folder.shown}", soft_wrap=True)
+    if not checkpoints and folder.manifest.is_file():
+        kept = f"; what it has reported goes to {folder.former.name}/" if folder.reports else ""
+        console.print(f"There is no checkpoint: the run begins anew{kept}", soft_wrap=True)
     slots = slots_of(experiment)
     manifest = Manifest(
         folder.manifest, seed=config["reproducibility"]["experiment_seed"], slots=slots

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,36 @@ def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / name / RECORD_NAME).touch()
     assert folder.checkpoints() == []
     assert folder.set_damaged_aside() == []
+
+
+def test_checkpoints_on_a_disk_that_is_not_there_are_missed(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    checkpoints = folder.root / "checkpoints"
+    folder.check_places()
+    checkpoints.rmdir()
+    folder.check_places()
+    checkpoints.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FolderError, match="checkpoints is a link to what is not there; bring"):
+        folder.check_places()
+    (tmp_path / "unmounted").mkdir()
+    folder.check_places()
+    checkpoints.unlink()
+    checkpoints.touch()
+    with pytest.raises(FolderError, match="checkpoints is no folder; bring"):
+        folder.check_places()
+
+
+@pytest.mark.parametrize("what", [Path.touch, Path.mkdir])
+def test_what_stands_where_the_link_to_the_best_checkpoint_goes_is_refused(
+    tmp_path: Path, what: Callable[[Path], None]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.point_to_best(folder.checkpoint(4).path)
+    folder.check_places()  # wherever it leads
+    folder.best.unlink()
+    what(folder.best)
+    with pytest.raises(FolderError, match="best is no link to a checkpoint; give it another name"):
+        folder.check_places()
 
 
 def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

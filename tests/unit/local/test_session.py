@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import determined as det
 import pytest
 from rich.console import Console
 
+from natdgp.data import DataError
 from natdgp.local import session as session_module
 from natdgp.local.display import Display
 from natdgp.local.folder import FolderError, RunFolder
@@ -217,13 +219,43 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
     assert [session["ended_as"] for session in _sessions(shallow)] == ["stopped"]
 
 
+def _told_of(folder: RunFolder) -> dict[str, bytes]:
+    """Reports, figures and TensorBoard's events by their paths."""
+    files = [folder.metrics, folder.summary, *folder.tensorboard.iterdir()]
+    return {str(file.relative_to(folder.root)): file.read_bytes() for file in files}
+
+
+def test_a_run_that_begins_anew_says_so_and_keeps_its_former_reports_aside(
+    shallow: RunFolder,
+) -> None:
+    """Not before it is sure to begin."""
+    assert "begins anew" not in _report(shallow)[1]
+    assert not shallow.former.exists()
+    before = _told_of(shallow)
+    shutil.rmtree(shallow.root / "checkpoints")
+    data = Path(read_experiment(shallow.config).config["data"]["path"])
+    away = data.rename(data.with_name("away"))
+    with pytest.raises(DataError):
+        _report(shallow)
+    assert _told_of(shallow) == before
+
+    away.rename(data)
+    status, screen = _report(shallow)
+    assert status == 0
+    assert "There is no checkpoint: the run begins anew; what it has reported goes to fo" in screen
+    assert {name: (shallow.root / "former" / name).read_bytes() for name in before} == before
+    assert _told_of(shallow).keys() > {"metrics.jsonl", "summary.json"}
+    assert shallow.former.name == "former-2"
+
+
 def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFolder) -> None:
     assert _report(shallow)[0] == 0
     assert shallow.best.is_dir()
     (shallow.checkpoint(4).path / "rng_state.pkl").unlink()
     status, screen = _report(shallow)
     assert status == 0
-    assert "rng_state.pkl is missing; that checkpoint is left out\nNo checkpoint is left" in screen
+    assert "rng_state.pkl is missing; that checkpoint is left out\n" in screen
+    assert "There is no checkpoint: the run begins anew" in screen
 
 
 def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:
