@@ -270,9 +270,16 @@ class RunFolder:
         return checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
 
     def clear_leftovers(self) -> None:
-        """Delete what was out of sight when a run was killed."""
+        """Delete what was out of sight when a run was killed.
+
+        :raises NotSaved: if it cannot be deleted.
+        """
         for path in (self.root / "checkpoints").glob(".step-*.partial"):
-            shutil.rmtree(path)
+            with saving(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def set_damaged_aside(self) -> list[DamagedCheckpoint]:
         """Take the checkpoints that are not as they were written out of the run's way.
@@ -284,14 +291,40 @@ class RunFolder:
 
     def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
         """The same for one checkpoint, which has to exist."""
-        path = checkpoint.path
         try:
-            check_seal(path)
+            check_seal(checkpoint.path)
+            _check_step(checkpoint)
         except DamagedCheckpoint as problem:
-            with saving(path):
-                path.rename(next_free(path.parent, f"damaged-{path.name}"))
+            self.set_aside(checkpoint)
             return problem
         return None
+
+    def set_aside(self, checkpoint: Checkpoint) -> None:
+        """Give a checkpoint a name under which no run looks for one.
+
+        :raises NotSaved: if it cannot be renamed.
+        """
+        path = checkpoint.path
+        with saving(path):
+            path.rename(next_free(path.parent, f"damaged-{path.name}"))
+
+
+def _check_step(checkpoint: Checkpoint) -> None:
+    """Compare the step in a checkpoint's name with the one that was noted when it was saved.
+
+    :raises DamagedCheckpoint: if they differ, or if what was noted cannot be read.
+    """
+    note = checkpoint.path / "metadata.json"
+    if not note.is_file():
+        return
+    try:
+        steps = read_json(note).get("steps_completed")
+    except FolderError as error:
+        raise DamagedCheckpoint(f"{note} is no note of a step") from error
+    if steps not in (None, checkpoint.steps):
+        raise DamagedCheckpoint(
+            f"{checkpoint.path} was saved after step {steps!r}, not the one in its name"
+        )
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from natdgp.local import folder as folder_module
+from natdgp.local.durable import NotSaved
 from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
 from natdgp.local.lifeline import Lifeline
 from natdgp.models.seal import RECORD_NAME
@@ -118,8 +119,23 @@ def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(tmp_path: Path) 
     place = folder.checkpoint(4)
     place.path.mkdir()
     (folder.aside(folder.checkpoint(8)) / "code").mkdir(parents=True)
+    folder.aside(folder.checkpoint(12)).touch()
+    folder.aside(folder.checkpoint(16)).symlink_to(place.path)
     folder.clear_leftovers()
     assert list((tmp_path / "checkpoints").iterdir()) == [place.path]
+
+
+def test_leftovers_that_cannot_be_cleared_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = RunFolder.create(tmp_path)
+    folder.aside(folder.checkpoint(4)).touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NotSaved, match=r"\.step-00000004\.partial .*: Permission denied"):
+        folder.clear_leftovers()
 
 
 def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
@@ -162,6 +178,33 @@ def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / name).mkdir()
         (tmp_path / "checkpoints" / name / RECORD_NAME).touch()
     assert folder.checkpoints() == []
+    assert folder.set_damaged_aside() == []
+
+
+@pytest.mark.parametrize("note", ['{"steps_completed": 4}', "{", "[4]"])
+def test_a_checkpoint_with_the_name_of_another_step_is_set_aside(tmp_path: Path, note: str) -> None:
+    folder = RunFolder.create(tmp_path)
+    place = folder.checkpoint(8).path
+    place.mkdir()
+    (place / "metadata.json").write_text(note)
+    write_checkpoint(place)
+    (problem,) = folder.set_damaged_aside()
+    told = "step-00000008 was saved after step 4, not" if "steps" in note else "no note of a step"
+    assert told in str(problem)
+    assert folder.checkpoints() == []
+    assert (tmp_path / "checkpoints" / "damaged-step-00000008").is_dir()
+
+
+@pytest.mark.parametrize("note", ['{"steps_completed": 8}', "{}", None])
+def test_a_checkpoint_is_where_it_belongs_unless_it_says_otherwise(
+    tmp_path: Path, note: str | None
+) -> None:
+    folder = RunFolder.create(tmp_path)
+    place = folder.checkpoint(8).path
+    place.mkdir()
+    if note is not None:
+        (place / "metadata.json").write_text(note)
+    write_checkpoint(place)
     assert folder.set_damaged_aside() == []
 
 
