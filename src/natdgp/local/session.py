@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import shutil
 import sys
@@ -32,6 +33,7 @@ from natdgp.local.run import (
 from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
 from natdgp.models.record import ModelRecord, NewerFormat
+from natdgp.models.seal import DamagedCheckpoint
 from natdgp.settings import Experiment, read_experiment
 
 
@@ -73,16 +75,12 @@ def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
 def fall_back(console: Console, folder: RunFolder) -> None:
     """Leave checkpoints that are not as they were written out of a run that goes on.
 
-    :raises FolderError: if a newer natdgp wrote the latest of the others.
+    :raises FolderError: if a newer natdgp wrote one of the others.
     """
-    damaged = folder.set_damaged_aside()
-    for latest in folder.checkpoints()[-1:]:
-        try:
-            ModelRecord.read(latest.path)
-        except NewerFormat as error:
-            raise FolderError(str(error)) from error
-    for problem in damaged:
+    damaged = 0
+    for problem in itertools.chain(folder.set_damaged_aside(), _set_unreadable_aside(folder)):
         console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
+        damaged += 1
     if not damaged:
         return
     if checkpoints := folder.checkpoints():
@@ -90,6 +88,18 @@ def fall_back(console: Console, folder: RunFolder) -> None:
         folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
     else:
         folder.best.unlink(missing_ok=True)
+
+
+def _set_unreadable_aside(folder: RunFolder) -> Iterator[DamagedCheckpoint]:
+    """The same as for damaged ones for those that do not say what model they are of."""
+    for checkpoint in folder.checkpoints():
+        try:
+            ModelRecord.read(checkpoint.path)
+        except NewerFormat as error:
+            raise FolderError(str(error)) from error
+        except DamagedCheckpoint as problem:
+            folder.set_aside(checkpoint)
+            yield problem
 
 
 def way_on(folder: RunFolder, slots: int) -> str:

@@ -258,6 +258,18 @@ def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFold
     assert "There is no checkpoint: the run begins anew" in screen
 
 
+def test_a_checkpoint_that_names_no_model_is_left_out_and_falls_back(shallow: RunFolder) -> None:
+    config = read_experiment(shallow.config).config
+    shallow.write_config({**config, "min_validation_period": {"batches": 2}})
+    assert _report(shallow)[0] == 0
+    (shallow.checkpoint(4).path / RECORD_NAME).write_text("{}")
+    seal(shallow.checkpoint(4).path)
+    status, screen = _report(shallow)
+    assert status == 0
+    assert f"{RECORD_NAME} is no record of a model: KeyError('format'); that check" in screen
+    assert f"Going on with {shallow.root} from step 2\n" in screen
+
+
 def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:
     assert _report(shallow)[0] == 0
     checkpoint = shallow.checkpoints()[-1].path
