@@ -219,13 +219,11 @@ def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
     told = capsys.readouterr()
     assert re.search(r"^The run ended: .* cannot be written: .*[Nn]o space left", told.out, re.M)
     assert told.out.count("The run ended") == 1
-    assert told.out.endswith(
-        f"Saved up to step 4. Make room, and go on with:\n  natdgp train --resume {run}\n"
-    )
+    assert told.out.endswith(f"go on with:\n  natdgp train --resume {run}\n")
 
     assert command("--resume", run) == 1  # no room for its first word either
     assert "manifest.json cannot be written" in (again := capsys.readouterr().out)
-    assert "Saved up to step 4. Make room" in again
+    assert "Saved up to step 4. Once that" in again
 
     (small_disk / "ballast").unlink()
     assert command("--resume", run) == 0

@@ -205,6 +205,14 @@ class RunFolder:
         return self.root / "code"
 
     @property
+    def code_from_elsewhere(self) -> str:
+        """What to do if the trial's code is missing."""
+        for checkpoint in reversed(self.checkpoints()):
+            if (copy := checkpoint.path / "code").is_dir():
+                return f"bring it back: {shlex.join(['cp', '-r', str(copy), str(self.root)])}"
+        return "bring it back, or begin a new run"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"

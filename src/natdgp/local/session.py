@@ -156,7 +156,7 @@ def train_and_report(
         if checkpoints := folder.checkpoints():
             slots = slots_of(read_experiment(folder.config))
             console.print(
-                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
+                f"Saved up to step {checkpoints[-1].steps}. Once that can be written, go on with:\n"
                 f"  {way_on(folder, slots)}",
                 soft_wrap=True,
             )
@@ -205,7 +205,13 @@ def _train_and_report(
             )
             return SIGNALLED + int(outcome.signal)
         ended_as = "completed" if outcome.completed else "stopped"
-        if ended_as == "stopped":
+        if steps > total:
+            console.print(
+                f"The run stands at step {steps}, beyond its length of {total} "
+                "(searcher.max_length): it trains no further.",
+                soft_wrap=True,
+            )
+        elif ended_as == "stopped":
             console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
         if steps == start and folder.summary.is_file():
             console.print(
