@@ -133,6 +133,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.launch import RequestRefused
     from natdgp.local.session import new_run
+    from natdgp.models.seal import DamagedCheckpoint
 
     try:
         if experiment is None:
@@ -148,7 +149,7 @@ def _train(parsed: argparse.Namespace) -> int:
     except (FolderError, DataError, RequestRefused) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
-    except NotSaved as error:
+    except (NotSaved, DamagedCheckpoint) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return FAILED
 

@@ -79,6 +79,21 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
     assert "There is nothing left to train" in again
 
 
+def test_by_default_there_is_a_checkpoint_before_the_latest_even_if_that_is_the_best(
+    bench: Bench, shallow: dict[str, Any]
+) -> None:
+    del shallow["checkpoint_storage"], shallow["checkpoint_policy"]
+    shallow["searcher"]["max_length"] = {"batches": 8}
+    folder = bench.new(shallow)
+    bench.go(folder)
+    training = bench.metrics(folder, "training")
+    assert folder.best.resolve() == folder.checkpoint(8).path
+    _cut(folder.checkpoint(8).path / RECORD_NAME)
+    shown = _quietly(lambda console: run_and_report(console, folder, live=False))
+    assert f"Going on with {folder.root} from step 4\n" in shown
+    assert bench.metrics(folder, "training") == training
+
+
 def test_steps_whose_checkpoints_lost_their_records_are_taken_and_saved_again(
     bench: Bench, shallow: dict[str, Any]
 ) -> None:
@@ -130,20 +145,22 @@ def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
 def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
     _save(folder, 4)
+    _save(folder, 8)
     seen = set()
     moment, killed = 0, True
     while killed:
-        killed = _killed_at(moment, lambda: _save(folder, 8))
+        killed = _killed_at(moment, lambda: _save(folder, 12))
         moment += 1
         steps = tuple(checkpoint.steps for checkpoint in folder.checkpoints())
         seen.add(steps)
         for checkpoint in folder.checkpoints():
             check_seal(checkpoint.path)
-        if steps != (4,):  # the next is killed a moment later, where this one began
-            folder.remove(folder.checkpoint(8))
+        if steps != (4, 8):  # the next is killed a moment later, where this one began
+            folder.remove(folder.checkpoint(12))
             if 4 not in steps:
                 _save(folder, 4)
-    assert seen == {(4,), (4, 8), (8,)}  # before, between renaming and collecting, and after
+    # before, between renaming and collecting, and after
+    assert seen == {(4, 8), (4, 8, 12), (8, 12)}
     assert moment > 20
     assert not list((folder.root / "checkpoints").glob(".*"))
 
@@ -202,13 +219,11 @@ def test_a_disk_without_a_free_byte_is_told_with_the_way_on(
     told = capsys.readouterr()
     assert re.search(r"^The run ended: .* cannot be written: .*[Nn]o space left", told.out, re.M)
     assert told.out.count("The run ended") == 1
-    assert told.out.endswith(
-        f"Saved up to step 4. Make room, and go on with:\n  natdgp train --resume {run}\n"
-    )
+    assert told.out.endswith(f"go on with:\n  natdgp train --resume {run}\n")
 
     assert command("--resume", run) == 1  # no room for its first word either
     assert "manifest.json cannot be written" in (again := capsys.readouterr().out)
-    assert "Saved up to step 4. Make room" in again
+    assert "Saved up to step 4. Once that" in again
 
     (small_disk / "ballast").unlink()
     assert command("--resume", run) == 0

@@ -20,6 +20,7 @@ from natdgp.local.exchange import Exchange, Verdict
 from natdgp.local.folder import RunFolder
 from natdgp.local.launch import RequestRefused
 from natdgp.local.slots import slots_of
+from natdgp.models.seal import DamagedCheckpoint
 from natdgp.settings import read_experiment
 
 Write = Callable[[dict[str, Any]], Path]
@@ -493,6 +494,21 @@ def test_more_slots_than_gpus_are_refused(
     assert "--slots: received 2; must not be more than this machine's GPUs, 1" in err
     assert "--device cpu" in err
     assert _nothing_was_made()
+
+
+def test_a_checkpoint_damaged_while_a_run_trains_is_told_in_words(
+    capsys: pytest.CaptureFixture[str],
+    experiment: dict[str, Any],
+    write_experiment: Write,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def find_damage(*_: Any, **__: Any) -> int:
+        raise DamagedCheckpoint("natdgp.json has 0 bytes; 2 were written")
+
+    monkeypatch.setattr("natdgp.local.session.train_and_report", find_damage)
+    status, out, err = _main(capsys, "train", write_experiment(experiment))
+    assert (status, out) == (1, "")
+    assert err == "natdgp train: natdgp.json has 0 bytes; 2 were written\n"
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan"])

@@ -118,12 +118,13 @@ class LocalCheckpointContext(SavedCheckpoints):
         self, folder: RunFolder, journal: Journal, keep_best: int, keep_latest: int
     ) -> None:
         """:param keep_best: how many of the best validated checkpoints to keep.
-        :param keep_latest: how many of the latest; at least the latest one is always kept.
+        :param keep_latest: how many of the latest; at least two are always kept, so that a run
+            whose latest is damaged has one to fall back to.
         """
         super().__init__(folder)
         self._journal = journal
         self._keep_best = keep_best
-        self._keep_latest = max(keep_latest, 1)
+        self._keep_latest = max(keep_latest, 2)
 
     @contextlib.contextmanager
     def store_path(

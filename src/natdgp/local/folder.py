@@ -155,6 +155,20 @@ class RunFolder:
         """The root as a user in the current directory would write it."""
         return shown(self.root)
 
+    def check_places(self) -> None:
+        """Refuse a folder in which something stands where a run has to write or read.
+
+        :raises FolderError: if so.
+        """
+        checkpoints = self.root / "checkpoints"
+        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+            what = "a link to what is not there" if checkpoints.is_symlink() else "no folder"
+            raise FolderError(f"{checkpoints} is {what}; bring the folder back, or delete that")
+        if os.path.lexists(self.best) and not self.best.is_symlink():
+            raise FolderError(
+                f"{self.best} is no link to a checkpoint; give it another name, or delete it"
+            )
+
     @property
     def config(self) -> Path:
         """The resolved experiment configuration, itself ready for `natdgp train`."""
@@ -196,9 +210,43 @@ class RunFolder:
         return self.root / "code"
 
     @property
+    def code_from_elsewhere(self) -> str:
+        """What to do if the trial's code is missing."""
+        for checkpoint in reversed(self.checkpoints()):
+            if (copy := checkpoint.path / "code").is_dir():
+                return f"bring it back: {shlex.join(['cp', '-r', str(copy), str(self.root)])}"
+        return "bring it back, or begin a new run"
+
+    @property
     def tensorboard(self) -> Path:
         """TensorBoard's event files."""
         return self.root / "tensorboard"
+
+    @property
+    def reports(self) -> list[Path]:
+        """All that tells of training; nothing before a run has trained."""
+        files = [path for path in (self.metrics, self.summary) if path.is_file()]
+        events = self.tensorboard.is_dir() and any(self.tensorboard.iterdir())
+        return [*files, *([self.tensorboard] if events else [])]
+
+    @property
+    def former(self) -> Path:
+        """The place for the reports that a run has made, should it begin anew."""
+        return next_free(self.root, "former")
+
+    def set_reports_aside(self) -> None:
+        """Move what an earlier beginning of the run has reported out of the way of a new one.
+
+        :raises NotSaved: if it cannot be moved.
+        """
+        if not (reports := self.reports):
+            return
+        former = self.former
+        with saving(former):
+            former.mkdir()
+            for path in reports:
+                path.rename(former / path.name)
+            self.tensorboard.mkdir(exist_ok=True)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration, which makes this the folder of a run."""
@@ -235,9 +283,16 @@ class RunFolder:
         return checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
 
     def clear_leftovers(self) -> None:
-        """Delete what was out of sight when a run was killed."""
+        """Delete what was out of sight when a run was killed.
+
+        :raises NotSaved: if it cannot be deleted.
+        """
         for path in (self.root / "checkpoints").glob(".step-*.partial"):
-            shutil.rmtree(path)
+            with saving(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
 
     def set_damaged_aside(self) -> list[DamagedCheckpoint]:
         """Take the checkpoints that are not as they were written out of the run's way.
@@ -249,14 +304,40 @@ class RunFolder:
 
     def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
         """The same for one checkpoint, which has to exist."""
-        path = checkpoint.path
         try:
-            check_seal(path)
+            check_seal(checkpoint.path)
+            _check_step(checkpoint)
         except DamagedCheckpoint as problem:
-            with saving(path):
-                path.rename(next_free(path.parent, f"damaged-{path.name}"))
+            self.set_aside(checkpoint)
             return problem
         return None
+
+    def set_aside(self, checkpoint: Checkpoint) -> None:
+        """Give a checkpoint a name under which no run looks for one.
+
+        :raises NotSaved: if it cannot be renamed.
+        """
+        path = checkpoint.path
+        with saving(path):
+            path.rename(next_free(path.parent, f"damaged-{path.name}"))
+
+
+def _check_step(checkpoint: Checkpoint) -> None:
+    """Compare the step in a checkpoint's name with the one that was noted when it was saved.
+
+    :raises DamagedCheckpoint: if they differ, or if what was noted cannot be read.
+    """
+    note = checkpoint.path / "metadata.json"
+    if not note.is_file():
+        return
+    try:
+        steps = read_json(note).get("steps_completed")
+    except FolderError as error:
+        raise DamagedCheckpoint(f"{note} is no note of a step") from error
+    if steps not in (None, checkpoint.steps):
+        raise DamagedCheckpoint(
+            f"{checkpoint.path} was saved after step {steps!r}, not the one in its name"
+        )
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:

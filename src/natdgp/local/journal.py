@@ -22,11 +22,11 @@ class Journal:
     """`metrics.jsonl`: one object a line, `{"group", "steps_completed", "time", "metrics"}`."""
 
     def __init__(self, path: Path, *, up_to: int, metric: str, smaller_is_better: bool) -> None:
-        """Open the journal of a run that stands at a step.
+        """Open the journal of a run that stands at a step; the file stays as it is until a report.
 
         :param path: the file; it need not exist.
-        :param up_to: steps of the checkpoint that the run goes on from. What was written beyond it
-            belongs to steps that will be taken again, and is dropped.
+        :param up_to: steps of the checkpoint that the run goes on from, or -1 without one. What was
+            written beyond it belongs to steps that will be taken again, and is dropped.
         :param metric: the validation metric that decides which step is best.
         :param smaller_is_better: its direction.
         :raises FolderError: if the file holds something else than reports.
@@ -46,7 +46,16 @@ class Journal:
                     f"{path}, line {number}: this is no report of the run: {error!r}; delete that "
                     "line"
                 ) from error
-        write_whole(path, "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in kept))
+        self._kept: list[dict[str, Any]] | None = kept
+
+    def _cut(self) -> None:
+        # Not before there is a report to take their place: a run that cannot be begun loses none.
+        if self._kept is not None:
+            write_whole(
+                self._path,
+                "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self._kept),
+            )
+            self._kept = None
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         if entry["group"] == VALIDATION:
@@ -72,6 +81,7 @@ class Journal:
             "time": time.time(),
             "metrics": plain,
         }
+        self._cut()
         append_line(self._path, json.dumps(entry, allow_nan=False))
         self._note(entry)
 

@@ -102,7 +102,6 @@ def run_on_slots(
         command = _command(horovodrun, slots, exchange)
         environment = _environment(slots, exchange, gpus)
         with _launched(command, environment) as launcher, handling(_asking(exchange)):
-            exchange.launched(launcher.pid)
             stall = _watch(launcher, output, exchange, slots, limit)
         if exchange.verdict is None:
             report = _failure_report(stall or output.first_to_fail, output, exchange, slots)
@@ -192,6 +191,7 @@ def _watch(
 ) -> Stall | None:
     """Pass output on until all ranks have ended, one has failed or stalls, or time is up."""
     assert launcher.stdout is not None
+    exchange.launched(launcher.pid)
     vigil = Vigil(limit)
     deadline = float("inf")
     read = b"something"

@@ -77,10 +77,10 @@ def close_lost_session(path: Path, *, seconds: float) -> None:
     if not path.is_file():
         return
     content = _read(path)
-    session = content["sessions"][-1]
-    if "ended_as" not in session:
-        session.update(ended=_now(), ended_as="failed", seconds=seconds)
-        write_json(path, content)
+    for session in content["sessions"][-1:]:
+        if "ended_as" not in session:
+            session.update(ended=_now(), ended_as="failed", seconds=seconds)
+            write_json(path, content)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -88,6 +88,13 @@ def _read(path: Path) -> dict[str, Any]:
     sessions = content.get("sessions")
     if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
         raise FolderError(f"{path}: this is no manifest of a run; restore or delete that file")
+    for number, session in enumerate(sessions, start=1):
+        seconds = session.get("seconds", 0.0)
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds <= sys.float_info.max:
+            raise FolderError(
+                f"{path}: seconds of session {number} is {seconds!r}, no length of time; mend it, "
+                "or restore or delete that file"
+            )
     return content
 
 

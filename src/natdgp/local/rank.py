@@ -44,6 +44,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     from natdgp.data import DataError
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.session import train_and_report
+    from natdgp.models.seal import DamagedCheckpoint
 
     sys.argv = orders.command  # the manifest tells what the user asked for
     console = Console(
@@ -59,7 +60,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
             console, folder, live=orders.live, exchange=exchange, of_search=orders.of_search
         )
         return Verdict(status)
-    except (FolderError, DataError) as error:
+    except (FolderError, DataError, DamagedCheckpoint) as error:
         return Verdict(refused=str(error))
 
 
@@ -69,11 +70,12 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
     from natdgp.data import DataError
     from natdgp.local.folder import FolderError, RunFolder
     from natdgp.local.run import follow
+    from natdgp.models.seal import DamagedCheckpoint
     from natdgp.settings import read_experiment
 
     folder = RunFolder.open(Path(orders.folder))
     # the same on every rank; rank 0 tells it
-    with contextlib.suppress(det.InvalidHP, DataError, FolderError):
+    with contextlib.suppress(det.InvalidHP, DataError, FolderError, DamagedCheckpoint):
         follow(read_experiment(folder.config), folder, exchange)
 
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,8 @@ def train(
     config = experiment.config
     storage = config["checkpoint_storage"]
     with _prepared(experiment, folder) as (trial_class, env, distributed):
-        journal = journal_of(experiment, folder, env.steps_completed)
+        anew = env.latest_checkpoint is None
+        journal = journal_of(experiment, folder, -1 if anew else env.steps_completed)
         core_context = local_core_context(
             folder,
             journal,
@@ -146,7 +147,13 @@ def train(
             verdicts=verdicts,
         )
         with _saving_events(folder.tensorboard):
-            controller = _run(trial_class, core_context, env, exchange.pulse if exchange else None)
+            controller = _run(
+                trial_class,
+                core_context,
+                env,
+                exchange.pulse if exchange else None,
+                ready=folder.set_reports_aside if anew else None,
+            )
         if controller.breakdown is not None:
             raise controller.breakdown
 
@@ -158,7 +165,7 @@ def train(
         best = checkpoint_context.best() or folder.checkpoints()[-1:]
         return Outcome(
             steps=controller.steps_completed,
-            completed=journal.last_validation == length_in_batches(experiment),
+            completed=(journal.last_validation or 0) >= length_in_batches(experiment),
             signal=preempt.signal,
             best=best[0].path,
         )
@@ -187,8 +194,8 @@ def _prepared(
     checkpoints = folder.checkpoints()  # before the ranks have met, and rank 0 may write
     env = _environment(experiment, checkpoints[-1] if checkpoints else None)
     backend = det._DistributedBackend()
-    with _working_in(folder.code):
-        trial_class = _trial_class(experiment.trial)
+    with _working_in(folder):
+        trial_class = _trial_class(experiment.trial, folder)
         load.get_trial_controller_class(trial_class).pre_execute_hook(env, backend)
         distributed = (
             core.DistributedContext.from_horovod(horovod.hvd)
@@ -198,10 +205,18 @@ def _prepared(
         yield trial_class, env, distributed
 
 
-def _trial_class(spec: str) -> type[det.LegacyTrial]:
+def _trial_class(spec: str, folder: RunFolder) -> type[det.LegacyTrial]:
     """:raises FolderError: if the module has no such trial."""
     name, _, class_name = spec.partition(":")
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # what the trial itself imports
+        raise FolderError(
+            f"the entrypoint names the trial {spec}, but {folder.code} has no module {error.name}; "
+            f"{folder.code_from_elsewhere}"
+        ) from error
     found = vars(module).get(class_name)
     if not _is_trial(found):
         own = {one: value for one, value in vars(module).items() if _is_trial(value)}
@@ -223,8 +238,12 @@ def _run(
     core_context: core.Context,
     env: det.EnvContext,
     pulse: Pulse | None,
+    ready: Callable[[], None] | None = None,
 ) -> Any:
-    """Run the trial to its end; returns its controller."""
+    """Run the trial to its end; returns its controller.
+
+    :param ready: is called when data, model and checkpoint are loaded, before the first step.
+    """
     with _started(core_context):
         context = trial_class.trial_context_class(core_context, env)
         controller = load.get_trial_controller_class(trial_class).from_trial(
@@ -232,6 +251,8 @@ def _run(
         )
         if pulse is not None:
             controller.show(pulse)
+        if ready is not None:
+            ready()
         controller.run()
         return controller
 
@@ -281,15 +302,24 @@ def _saving_events(place: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _working_in(folder: Path) -> Iterator[None]:
-    """Run as in a container: the trial's code is the working directory, and comes first."""
-    before = os.getcwd()
-    os.chdir(folder)
-    sys.path.insert(0, str(folder.resolve()))
+def _working_in(folder: RunFolder) -> Iterator[None]:
+    """Run as in a container: the trial's code is the working directory, and comes first.
+
+    :raises FolderError: if the code is not there.
+    """
+    before, code = os.getcwd(), str(folder.code.resolve())
+    try:
+        os.chdir(code)
+    except OSError as error:
+        raise FolderError(
+            f"{folder.code}, the folder of the trial's code, cannot be entered: {error.strerror}; "
+            f"{folder.code_from_elsewhere}"
+        ) from error
+    sys.path.insert(0, code)
     try:
         yield
     finally:
-        sys.path.remove(str(folder.resolve()))
+        sys.path.remove(code)
         os.chdir(before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shlex
 import shutil
@@ -33,6 +34,7 @@ from natdgp.local.run import (
 from natdgp.local.slots import slots_of, with_slots
 from natdgp.local.verdicts import Verdicts
 from natdgp.models.record import ModelRecord, NewerFormat
+from natdgp.models.seal import DamagedCheckpoint
 from natdgp.settings import Experiment, read_experiment
 
 
@@ -74,16 +76,12 @@ def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
 def fall_back(console: Console, folder: RunFolder) -> None:
     """Leave checkpoints that are not as they were written out of a run that goes on.
 
-    :raises FolderError: if a newer natdgp wrote the latest of the others.
+    :raises FolderError: if a newer natdgp wrote one of the others.
     """
-    damaged = folder.set_damaged_aside()
-    for latest in folder.checkpoints()[-1:]:
-        try:
-            ModelRecord.read(latest.path)
-        except NewerFormat as error:
-            raise FolderError(str(error)) from error
-    for problem in damaged:
+    damaged = 0
+    for problem in itertools.chain(folder.set_damaged_aside(), _set_unreadable_aside(folder)):
         console.print(f"{problem}; that checkpoint is left out", soft_wrap=True)
+        damaged += 1
     if not damaged:
         return
     if checkpoints := folder.checkpoints():
@@ -91,7 +89,18 @@ def fall_back(console: Console, folder: RunFolder) -> None:
         folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
     else:
         folder.best.unlink(missing_ok=True)
-        console.print("No checkpoint is left: the run begins anew", soft_wrap=True)
+
+
+def _set_unreadable_aside(folder: RunFolder) -> Iterator[DamagedCheckpoint]:
+    """The same as for damaged ones for those that do not say what model they are of."""
+    for checkpoint in folder.checkpoints():
+        try:
+            ModelRecord.read(checkpoint.path)
+        except NewerFormat as error:
+            raise FolderError(str(error)) from error
+        except DamagedCheckpoint as problem:
+            folder.set_aside(checkpoint)
+            yield problem
 
 
 def way_on(folder: RunFolder, slots: int) -> str:
@@ -104,9 +113,10 @@ def way_on(folder: RunFolder, slots: int) -> str:
 def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[None]:
     """Be the one command that trains in a folder, which is fit to go on from inside.
 
-    :raises FolderError: if there is another.
+    :raises FolderError: if there is another, or if the folder is not fit.
     """
     with folder.occupied():
+        folder.check_places()
         fall_back(console, folder)
         resumed_run(with_slots(read_experiment(folder.config), slots), folder)
         yield
@@ -147,7 +157,7 @@ def train_and_report(
         if checkpoints := folder.checkpoints():
             slots = slots_of(read_experiment(folder.config))
             console.print(
-                f"Saved up to step {checkpoints[-1].steps}. Make room, and go on with:\n"
+                f"Saved up to step {checkpoints[-1].steps}. Once that can be written, go on with:\n"
                 f"  {way_on(folder, slots)}",
                 soft_wrap=True,
             )
@@ -165,6 +175,9 @@ def _train_and_report(
         console.print(f"Going on with {folder.shown} from step {start}", soft_wrap=True)
     else:
         console.print(f"Writing to {folder.shown}", soft_wrap=True)
+    if not checkpoints and folder.manifest.is_file():
+        kept = f"; what it has reported goes to {folder.former.name}/" if folder.reports else ""
+        console.print(f"There is no checkpoint: the run begins anew{kept}", soft_wrap=True)
     slots = slots_of(experiment)
     manifest = Manifest(
         folder.manifest, seed=config["reproducibility"]["experiment_seed"], slots=slots
@@ -193,7 +206,13 @@ def _train_and_report(
             )
             return SIGNALLED + int(outcome.signal)
         ended_as = "completed" if outcome.completed else "stopped"
-        if ended_as == "stopped":
+        if steps > total:
+            console.print(
+                f"The run stands at step {steps}, beyond its length of {total} "
+                "(searcher.max_length): it trains no further.",
+                soft_wrap=True,
+            )
+        elif ended_as == "stopped":
             console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
         if steps == start and folder.summary.is_file():
             console.print(

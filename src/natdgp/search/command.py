@@ -101,7 +101,7 @@ def _search(parsed: argparse.Namespace) -> int:
     except (FolderError, DataError) as error:
         return _misused(str(error))
     except NotSaved as error:
-        print(f"natdgp search: {error}; make room", file=sys.stderr)
+        print(f"natdgp search: {error}", file=sys.stderr)
         return FAILED
 
 

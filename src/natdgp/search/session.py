@@ -99,14 +99,15 @@ def _search(
             runner.run()
         if runner.signal is not None and progress.open:
             console.print(
-                f"{runner.signal.name}; everything is saved. {_way_on(folder)}", soft_wrap=True
+                f"{runner.signal.name}; everything is saved. Go on with:\n  {_way_on(folder)}",
+                soft_wrap=True,
             )
             return SIGNALLED + int(runner.signal)
         return 0 if conclude(console, folder, progress, cost) else FAILED
     except (SearchError, NotSaved) as error:
-        remedy = "; make room" if isinstance(error, NotSaved) else ""
-        console.print(f"The search cannot go on: {error}{remedy}", style="bold red", soft_wrap=True)
-        console.print(_way_on(folder), soft_wrap=True)
+        when = "Once that can be written, go" if isinstance(error, NotSaved) else "Go"
+        console.print(f"The search cannot go on: {error}", style="bold red", soft_wrap=True)
+        console.print(f"{when} on with:\n  {_way_on(folder)}", soft_wrap=True)
         return FAILED
     finally:
         ledger.close()
@@ -127,7 +128,7 @@ def _announcement(folder: SearchFolder, search: Search, progress: Progress, cost
 
 
 def _way_on(folder: SearchFolder) -> str:
-    return f"Go on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
+    return f"natdgp search --resume {shlex.quote(str(folder.shown))}"
 
 
 def _asking(runner: Runner) -> Callable[[int, types.FrameType | None], None]:

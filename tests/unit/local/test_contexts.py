@@ -90,7 +90,7 @@ def test_a_checkpoint_is_invisible_until_it_is_whole(folder: RunFolder) -> None:
     with context.store_path({"steps_completed": 8}) as (path, _):
         (path / RECORD_NAME).touch()
         assert _steps(folder) == [4]
-    assert _steps(folder) == [8]
+    assert _steps(folder) == [4, 8]
 
 
 def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
@@ -113,7 +113,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
         assert (path / WEIGHTS).read_text() == "whole"
     # and the step can be saved anew, without what was left over
     _save(context, 8)
-    assert _names(folder) == {"step-00000008"}
+    assert _names(folder) == {"step-00000004", "step-00000008"}
     assert not (folder.checkpoint(8).path / "left over").exists()
 
 
@@ -143,11 +143,11 @@ def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
 @pytest.mark.parametrize(
     ("keep_best", "keep_latest", "smaller_is_better", "kept"),
     [
-        (1, 1, True, [8, 20]),
-        (1, 1, False, [4, 20]),
-        (2, 1, True, [8, 16, 20]),
-        (0, 1, True, [20]),
-        (0, 0, True, [20]),  # a run must be able to go on
+        (1, 1, True, [8, 16, 20]),
+        (1, 1, False, [4, 16, 20]),
+        (4, 1, True, [8, 12, 16, 20]),
+        (0, 1, True, [16, 20]),
+        (0, 0, True, [16, 20]),  # a run must be able to go on, and from an earlier one if need be
         (0, 2, True, [16, 20]),
         (1, 3, True, [8, 12, 16, 20]),
         (9, 1, True, [4, 8, 12, 16, 20]),
@@ -173,7 +173,7 @@ def test_saving_collects_what_is_no_longer_needed(folder: RunFolder) -> None:
         journal.write(VALIDATION, steps, {"val_x": value})
         _save(context, steps)
         seen.append(_steps(folder))
-    assert seen == [[4], [8], [8, 12], [8, 16]]
+    assert seen == [[4], [4, 8], [8, 12], [8, 12, 16]]
 
 
 def test_best_leads_to_a_checkpoint_at_any_time(
@@ -197,22 +197,22 @@ def test_best_leads_to_a_checkpoint_at_any_time(
 
 
 def test_the_earliest_of_equally_good_checkpoints_is_the_best(folder: RunFolder) -> None:
-    journal = _journal(folder, {4: 2.0, 8: 1.0, 12: 1.0, 16: 3.0})
+    journal = _journal(folder, {4: 2.0, 8: 1.0, 12: 1.0, 16: 3.0, 20: 4.0})
     context = LocalCheckpointContext(folder, journal, 1, 1)
     everything = LocalCheckpointContext(folder, journal, 9, 9)
-    for steps in (4, 8, 12, 16):
+    for steps in (4, 8, 12, 16, 20):
         _save(everything, steps)
-    assert [checkpoint.steps for checkpoint in context.best()] == [8, 12, 4, 16]
+    assert [checkpoint.steps for checkpoint in context.best()] == [8, 12, 4, 16, 20]
     context.collect()
-    assert _steps(folder) == [8, 16]
+    assert _steps(folder) == [8, 16, 20]
 
 
 def test_a_checkpoint_without_a_validation_is_never_the_best(folder: RunFolder) -> None:
     context = LocalCheckpointContext(folder, _journal(folder, {4: 1.0}), 1, 1)
-    for steps in (2, 4, 6):
+    for steps in (2, 4, 6, 8):
         _save(context, steps)
     assert [checkpoint.steps for checkpoint in context.best()] == [4]
-    assert _steps(folder) == [4, 6]
+    assert _steps(folder) == [4, 6, 8]
 
 
 def _preempt() -> SignalPreemptContext:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from natdgp.local import folder as folder_module
+from natdgp.local.durable import NotSaved
 from natdgp.local.folder import FolderError, RunFolder, read_json_lines, write_json
 from natdgp.local.lifeline import Lifeline
 from natdgp.models.seal import RECORD_NAME
@@ -129,8 +131,23 @@ def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(tmp_path: Path) 
     place = folder.checkpoint(4)
     place.path.mkdir()
     (folder.aside(folder.checkpoint(8)) / "code").mkdir(parents=True)
+    folder.aside(folder.checkpoint(12)).touch()
+    folder.aside(folder.checkpoint(16)).symlink_to(place.path)
     folder.clear_leftovers()
     assert list((tmp_path / "checkpoints").iterdir()) == [place.path]
+
+
+def test_leftovers_that_cannot_be_cleared_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder = RunFolder.create(tmp_path)
+    folder.aside(folder.checkpoint(4)).touch()
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NotSaved, match=r"\.step-00000004\.partial .*: Permission denied"):
+        folder.clear_leftovers()
 
 
 def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
@@ -174,6 +191,63 @@ def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
         (tmp_path / "checkpoints" / name / RECORD_NAME).touch()
     assert folder.checkpoints() == []
     assert folder.set_damaged_aside() == []
+
+
+@pytest.mark.parametrize("note", ['{"steps_completed": 4}', "{", "[4]"])
+def test_a_checkpoint_with_the_name_of_another_step_is_set_aside(tmp_path: Path, note: str) -> None:
+    folder = RunFolder.create(tmp_path)
+    place = folder.checkpoint(8).path
+    place.mkdir()
+    (place / "metadata.json").write_text(note)
+    write_checkpoint(place)
+    (problem,) = folder.set_damaged_aside()
+    told = "step-00000008 was saved after step 4, not" if "steps" in note else "no note of a step"
+    assert told in str(problem)
+    assert folder.checkpoints() == []
+    assert (tmp_path / "checkpoints" / "damaged-step-00000008").is_dir()
+
+
+@pytest.mark.parametrize("note", ['{"steps_completed": 8}', "{}", None])
+def test_a_checkpoint_is_where_it_belongs_unless_it_says_otherwise(
+    tmp_path: Path, note: str | None
+) -> None:
+    folder = RunFolder.create(tmp_path)
+    place = folder.checkpoint(8).path
+    place.mkdir()
+    if note is not None:
+        (place / "metadata.json").write_text(note)
+    write_checkpoint(place)
+    assert folder.set_damaged_aside() == []
+
+
+def test_checkpoints_on_a_disk_that_is_not_there_are_missed(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    checkpoints = folder.root / "checkpoints"
+    folder.check_places()
+    checkpoints.rmdir()
+    folder.check_places()
+    checkpoints.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FolderError, match="checkpoints is a link to what is not there; bring"):
+        folder.check_places()
+    (tmp_path / "unmounted").mkdir()
+    folder.check_places()
+    checkpoints.unlink()
+    checkpoints.touch()
+    with pytest.raises(FolderError, match="checkpoints is no folder; bring"):
+        folder.check_places()
+
+
+@pytest.mark.parametrize("what", [Path.touch, Path.mkdir])
+def test_what_stands_where_the_link_to_the_best_checkpoint_goes_is_refused(
+    tmp_path: Path, what: Callable[[Path], None]
+) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.point_to_best(folder.checkpoint(4).path)
+    folder.check_places()  # wherever it leads
+    folder.best.unlink()
+    what(folder.best)
+    with pytest.raises(FolderError, match="best is no link to a checkpoint; give it another name"):
+        folder.check_places()
 
 
 def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

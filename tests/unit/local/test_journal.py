@@ -29,7 +29,7 @@ def _written(path: Path) -> list[tuple[str, int]]:
 
 def test_a_new_journal_is_empty(path: Path) -> None:
     journal = _open(path)
-    assert path.read_text() == ""
+    assert not path.exists()
     assert (journal.last_validation, journal.best_value, journal.value_at(4)) == (None, None, None)
 
 
@@ -76,13 +76,28 @@ def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Pa
         journal.write(TRAINING, steps, {"loss": 0.0})
         journal.write(VALIDATION, steps, {"val_x": -float(steps)})
     again = _open(path, up_to=8)
+    assert (again.best_value, again.last_validation, again.value_at(12)) == (-8.0, 8, None)
+    again.write(TRAINING, 10, {"loss": 0.0})
     assert _written(path) == [
         ("training", 4),
         ("validation", 4),
         ("training", 8),
         ("validation", 8),
+        ("training", 10),
     ]
-    assert (again.best_value, again.last_validation, again.value_at(12)) == (-8.0, 8, None)
+
+
+@pytest.mark.parametrize("up_to", [-1, 4])
+def test_the_file_stays_as_it_is_until_there_is_a_report(path: Path, up_to: int) -> None:
+    journal = _open(path)
+    for steps in (0, 4, 8):
+        journal.write(VALIDATION, steps, {"val_x": float(steps)})
+    before = path.read_bytes()
+    again = _open(path, up_to)
+    assert path.read_bytes() == before
+    again.write(VALIDATION, 12, {"val_x": 0.0})
+    kept = [] if up_to < 0 else [("validation", 0), ("validation", 4)]
+    assert _written(path) == [*kept, ("validation", 12)]
 
 
 def test_a_validation_that_is_repeated_is_written_once(path: Path) -> None:
@@ -139,4 +154,4 @@ def test_what_is_not_finite_is_told_and_not_written(path: Path, value: float) ->
     with pytest.raises(det.InvalidHP) as raised:
         journal.write(TRAINING, 2, {"mine": value})
     assert raised.value.msg == f"mine is {value} in training after step 2"
-    assert path.read_text() == ""
+    assert not path.exists()

@@ -101,6 +101,26 @@ def test_a_run_needs_neither_git_nor_a_repository(
     assert _read(tmp_path / "manifest.json")["sessions"][0]["commit"] is None
 
 
+@pytest.mark.parametrize("seconds", ['"x"', "null", "-1", "NaN", "1e999", "1" + 400 * "0", "[]"])
+def test_a_session_whose_time_is_none_is_told_before_another_begins(
+    tmp_path: Path, seconds: str
+) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text(f'{{"sessions": [{{"seconds": 1.5}}, {{"seconds": {seconds}}}]}}')
+    before = path.read_text()
+    told = r"manifest\.json: (seconds of session 2 is .*; mend it|this is no JSON: .* no finite)"
+    with pytest.raises(FolderError, match=told):
+        Manifest(path, seed=1, slots=1)
+    assert path.read_text() == before
+
+
+def test_a_manifest_without_sessions_lost_none(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_text('{"sessions": []}')
+    close_lost_session(path, seconds=1.0)
+    assert _read(path) == {"sessions": []}
+
+
 @pytest.mark.parametrize("content", ["", '{"sessions": [{"slo', "[]", "{}", '{"sessions": [3]}'])
 def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path: Path, content: str) -> None:
     path = tmp_path / "manifest.json"

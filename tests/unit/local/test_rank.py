@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
-from natdgp.local.rank import _follows_from_another
+from natdgp.local.exchange import Exchange, Orders, Verdict
+from natdgp.local.folder import FolderError, RunFolder
+from natdgp.local.rank import _follows_from_another, _lead
+from natdgp.models.seal import DamagedCheckpoint
 
 
 @pytest.mark.parametrize(
@@ -21,3 +27,18 @@ def test_only_a_failed_collective_follows_from_another_rank(
     error: Exception, follows: bool
 ) -> None:
     assert _follows_from_another(error) is follows
+
+
+@pytest.mark.parametrize("problem", [DamagedCheckpoint, FolderError])
+def test_what_is_wrong_with_a_folder_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+) -> None:
+    def refuse(*_: Any, **__: Any) -> int:
+        raise problem("natdgp.json has 0 bytes")
+
+    monkeypatch.setattr("natdgp.local.session.train_and_report", refuse)
+    monkeypatch.setattr("sys.argv", [])
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write_config({})
+    orders = Orders(str(folder.root), command=[], live=False, terminal=False, width=80)
+    assert _lead(Exchange(tmp_path), orders) == Verdict(refused="natdgp.json has 0 bytes")

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +17,17 @@ from rich.console import Console
 from natdgp.data import DataError, prepare
 from natdgp.local import session as session_module
 from natdgp.local.display import Display
+from natdgp.local.durable import NotSaved
 from natdgp.local.folder import FolderError, RunFolder
-from natdgp.local.run import Outcome
+from natdgp.local.run import Outcome, train
 from natdgp.local.session import new_run, run_and_report
 from natdgp.models.record import FORMAT
 from natdgp.models.seal import RECORD_NAME, seal
 from natdgp.results import TrainedModel
 from natdgp.settings import Experiment, read_experiment
 from tests.conftest import REPOSITORY
+from tests.integration.conftest import Watcher
+from tests.sealed import write_checkpoint
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -256,13 +260,110 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
     assert [session["ended_as"] for session in _sessions(shallow)] == ["stopped"]
 
 
+def _told_of(folder: RunFolder) -> dict[str, bytes]:
+    """Reports, figures and TensorBoard's events by their paths."""
+    files = [folder.metrics, folder.summary, *folder.tensorboard.iterdir()]
+    return {str(file.relative_to(folder.root)): file.read_bytes() for file in files}
+
+
+def test_a_run_that_begins_anew_says_so_and_keeps_its_former_reports_aside(
+    shallow: RunFolder,
+) -> None:
+    """Not before it is sure to begin."""
+    assert "begins anew" not in _report(shallow)[1]
+    assert not shallow.former.exists()
+    before = _told_of(shallow)
+    shutil.rmtree(shallow.root / "checkpoints")
+    data = Path(read_experiment(shallow.config).config["data"]["path"])
+    away = data.rename(data.with_name("away"))
+    with pytest.raises(DataError):
+        _report(shallow)
+    assert _told_of(shallow) == before
+
+    away.rename(data)
+    status, screen = _report(shallow)
+    assert status == 0
+    assert "There is no checkpoint: the run begins anew; what it has reported goes to fo" in screen
+    assert {name: (shallow.root / "former" / name).read_bytes() for name in before} == before
+    assert _told_of(shallow).keys() > {"metrics.jsonl", "summary.json"}
+    assert shallow.former.name == "former-2"
+
+
 def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFolder) -> None:
     assert _report(shallow)[0] == 0
     assert shallow.best.is_dir()
     (shallow.checkpoint(4).path / "rng_state.pkl").unlink()
     status, screen = _report(shallow)
     assert status == 0
-    assert "rng_state.pkl is missing; that checkpoint is left out\nNo checkpoint is left" in screen
+    assert "rng_state.pkl is missing; that checkpoint is left out\n" in screen
+    assert "There is no checkpoint: the run begins anew" in screen
+
+
+def test_a_checkpoint_that_names_no_model_is_left_out_and_falls_back(shallow: RunFolder) -> None:
+    config = read_experiment(shallow.config).config
+    shallow.write_config({**config, "min_validation_period": {"batches": 2}})
+    assert _report(shallow)[0] == 0
+    (shallow.checkpoint(4).path / RECORD_NAME).write_text("{}")
+    seal(shallow.checkpoint(4).path)
+    status, screen = _report(shallow)
+    assert status == 0
+    assert f"{RECORD_NAME} is no record of a model: KeyError('format'); that check" in screen
+    assert f"Going on with {shallow.root} from step 2\n" in screen
+
+
+@pytest.mark.parametrize("lost", [".", "trial_of_mine.py"])
+def test_a_run_whose_code_is_gone_is_refused_with_where_it_is_kept(
+    small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, lost: str
+) -> None:
+    entrypoint = small_experiment["entrypoint"]
+    mine = entrypoint.replace("trials.deep_gp:DeepGPTrial", "trial_of_mine:Trial")
+    (tmp_path / "trial_of_mine.py").write_text("Trial = None\n")
+    experiment = read_experiment(write_experiment({**small_experiment, "entrypoint": mine}))
+    folder = new_run(experiment, tmp_path, tmp_path / "run")
+    kept = folder.checkpoint(4).path
+    shutil.copytree(folder.code, kept / "code")
+    Path(folder.code, lost).rename(tmp_path / "lost")
+    write_checkpoint(kept)
+    with pytest.raises(FolderError) as raised:
+        train(experiment, folder, Watcher())
+    assert str(folder.code) in str(raised.value)
+    assert str(raised.value).endswith(f"; bring it back: cp -r {kept / 'code'} {folder.root}")
+
+
+def test_what_a_trial_itself_misses_comes_through(experiment: Experiment, tmp_path: Path) -> None:
+    entrypoint = experiment.config["entrypoint"]
+    mine = entrypoint.replace("trials.deep_gp:DeepGPTrial", "needy_trial:Trial")
+    (tmp_path / "needy_trial.py").write_text("import nothing_of_that_name\n")
+    needy = Experiment({**experiment.config, "entrypoint": mine}, experiment.settings)
+    with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
+        _report(new_run(needy, tmp_path, tmp_path / "run"))
+
+
+def test_a_run_beyond_its_length_is_not_said_to_have_stopped_early(shallow: RunFolder) -> None:
+    assert _report(shallow)[0] == 0
+    config = read_experiment(shallow.config).config
+    searcher = {**config["searcher"], "max_length": {"batches": 3}}
+    shallow.write_config({**config, "searcher": searcher})
+    status, screen = _report(shallow)
+    assert status == 0
+    assert "The run stands at step 4, beyond its length of 3 (searcher.max_length)" in screen
+    assert "early stopping" not in screen
+    assert [session["ended_as"] for session in _sessions(shallow)] == 2 * ["completed"]
+
+
+def test_what_is_not_saved_is_told_with_a_way_on_whatever_the_reason(
+    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        shallow.checkpoint(4).path.mkdir()
+        write_checkpoint(shallow.checkpoint(4).path)
+        raise NotSaved("metrics.jsonl cannot be written: Is a directory")
+
+    monkeypatch.setattr(session_module, "train", fail)
+    status, screen = _report(shallow)
+    assert status == 1
+    assert "The run ended: metrics.jsonl cannot be written: Is a directory\n" in screen
+    assert "Saved up to step 4. Once that can be written, go on with:\n  natdgp train" in screen
 
 
 def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -177,12 +179,21 @@ def test_a_checkpoint_reached_by_a_link_is_as_good(checkpoint: Path, tmp_path: P
     check_seal(tmp_path / "best")
 
 
-def test_folders_may_lie_deep(checkpoint: Path) -> None:
-    here = os.open(checkpoint, os.O_RDONLY)
+@pytest.fixture
+def deep() -> Iterator[Path]:
+    """Not under `tmp_path`: pytest clears earlier runs away by recursion, and would fail at it."""
+    folder = Path(tempfile.mkdtemp(prefix="natdgp-deep-"))
+    yield folder
+    subprocess.run(["rm", "-r", folder], check=True)
+
+
+def test_folders_may_lie_deep(deep: Path) -> None:
+    write_checkpoint(deep)
+    here = os.open(deep, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("d", dir_fd=here)
         deeper = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = deeper
     os.close(here)
-    check_seal(checkpoint)
+    check_seal(deep)

@@ -129,7 +129,7 @@ def test_a_disk_that_refuses_the_search_is_told(
     monkeypatch.setattr(session, "find_trial_code", lambda *_: Path("trials"))
     status, err = _main(capsys, _file(), "--out", "mine")
     assert status == 1
-    assert err.endswith("code/trials cannot be written: No space left on device; make room\n")
+    assert err.endswith("code/trials cannot be written: No space left on device\n")
     assert not Path("mine").exists()  # so that the same command can be given again
 
 
@@ -281,7 +281,9 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
     assert status == 1
     assert "The search cannot go on: " in screen
     assert " cannot be written: " in screen
-    assert f"; make room\nGo on with:\n  natdgp search --resume {folder.root}" in screen
+    assert (
+        f"\nOnce that can be written, go on with:\n  natdgp search --resume {folder.root}" in screen
+    )
 
     (small_disk / "ballast").unlink()
     status, screen = _report(folder)
@@ -289,7 +291,7 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
     fill(small_disk)
     status, screen = _report(folder)  # which has only its outcome to write
     assert status == 1
-    assert "leaderboard.csv cannot be written: No space left on device; make room" in screen
+    assert "leaderboard.csv cannot be written: No space left on device\nOnce that" in screen
 
 
 @pytest.mark.parametrize("content", [b"", b"no database", None])
