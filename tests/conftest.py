@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,6 +35,14 @@ def _gpflow_defaults_stay() -> Iterator[None]:
     """Models set GPflow's global float type and jitter; no test leaks them into the next."""
     with gpflow.config.as_context():
         yield
+
+
+@pytest.fixture
+def hangup_heeded() -> Iterator[None]:
+    """SIGHUP has its default meaning here and in what is started, though `nohup` runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -215,6 +215,7 @@ def _stop_reading(process: subprocess.Popen[str]) -> None:
     [(_close_terminal, signal.SIGHUP), (_stop_reading, signal.SIGTERM)],
     ids=["its terminal is closed", "its reader goes away"],
 )
+@pytest.mark.usefixtures("hangup_heeded")
 def test_a_run_that_nobody_watches_any_more_is_saved(
     place: Path,
     tmp_path: Path,
@@ -222,21 +223,21 @@ def test_a_run_that_nobody_watches_any_more_is_saved(
     number: signal.Signals,
 ) -> None:
     arguments: list[str | Path] = [NATDGP, "train", "experiment.yaml", "--out", tmp_path / "run"]
-    with (tmp_path / "stderr").open("w") as error:
-        process = subprocess.Popen(
+    with (
+        (tmp_path / "stderr").open("w") as error,
+        subprocess.Popen(
             arguments, cwd=place, stdout=subprocess.PIPE, stderr=error, text=True
-        )
-    assert process.stdout is not None
-    next(line for line in process.stdout if line.startswith("step "))
-    end(process)
-    assert process.wait(timeout=120) == 128 + number
+        ) as process,
+    ):
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("step "))
+        end(process)
+        assert process.wait(timeout=120) == 128 + number
     assert (tmp_path / "stderr").read_text() == ""
     (session,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["sessions"]
     assert session["ended_as"] == "interrupted"
     *_, saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert saved.name == f"step-{session['steps']:08d}"
-    if not process.stdout.closed:
-        process.stdout.close()
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -251,18 +252,24 @@ def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
     _assert_same(bench, straight, two)
 
 
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the command puts temporary files; its path is short, as those of sockets must be."""
+    with tempfile.TemporaryDirectory(prefix="natdgp-scratch-") as folder:
+        monkeypatch.setitem(ENVIRONMENT, "TMPDIR", folder)
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("stopped", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_nothing_is_left_of_a_command_that_is_killed(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, stopped: bool
+    file: Path, tmp_path: Path, scratch: Path, *, stopped: bool
 ) -> None:
     """Also of a rank that is stopped, which cannot end of itself."""
-    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path / "scratch"))
-    (tmp_path / "scratch").mkdir()
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 2/12" if stopped else "Writing to")
     family = descendants(command)
     ports = listening(family)
-    assert [*(tmp_path / "scratch").glob("natdgp-*")]
+    assert [*scratch.glob("natdgp-*")]
     if stopped:
         process_of(family, 1).suspend()
     command.kill()
@@ -270,7 +277,7 @@ def test_nothing_is_left_of_a_command_that_is_killed(
     _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
     assert still_running(alive) == []
     assert listened_on(ports) == set()
-    assert not [*(tmp_path / "scratch").glob("natdgp-*")]
+    assert not [*scratch.glob("natdgp-*")]
 
 
 @pytest.mark.slow

@@ -39,6 +39,10 @@ GLOO_TIMEOUT = 600
 one that hangs by the vigil. Horovod's own 30 are too few where ranks start on a loaded machine."""
 
 
+LONGEST_PLACE = 107 - len("/natdgp-12345678/ipc12345678/pull.sock")
+"""Of the folder for temporary files: the path of a socket, such as Determined's, has 107 bytes."""
+
+
 class RequestRefused(ValueError):
     """What rank 0 found wrong with the data or the folder."""
 
@@ -144,7 +148,12 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def _exchange(orders: Orders) -> Iterator[Exchange]:
-    with tempfile.TemporaryDirectory(prefix="natdgp-", ignore_cleanup_errors=True) as folder:
+    place = tempfile.gettempdir()
+    if len(place) > LONGEST_PLACE:
+        place = "/tmp"
+    with tempfile.TemporaryDirectory(
+        prefix="natdgp-", dir=place, ignore_cleanup_errors=True
+    ) as folder:
         exchange = Exchange(Path(folder))
         exchange.give(orders)
         lifeline = exchange.lifeline

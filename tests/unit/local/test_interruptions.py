@@ -8,6 +8,8 @@ import pytest
 
 from natdgp.local.interruptions import INTERRUPTIONS, handling, heeded
 
+pytestmark = pytest.mark.usefixtures("hangup_heeded")
+
 
 @pytest.mark.parametrize("number", INTERRUPTIONS)
 def test_signals_are_handled_inside_and_as_before_afterwards(number: signal.Signals) -> None:

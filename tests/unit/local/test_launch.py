@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -96,6 +98,24 @@ def test_the_exchange_goes_when_the_run_ends() -> None:
     with launch._exchange(ORDERS) as exchange:
         assert exchange.orders == ORDERS
     assert not exchange.root.exists()
+
+
+def test_sockets_in_the_exchange_have_paths_that_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that of the folder for temporary files is."""
+    long = tmp_path / (80 * "x")
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with launch._exchange(ORDERS) as exchange:
+        path = f"{exchange.root}/ipc12345678/pull.sock"
+        with socket.socket(socket.AF_UNIX) as one:
+            Path(path).parent.mkdir()
+            one.bind(path)
+    monkeypatch.setattr(tempfile, "tempdir", (short := tempfile.mkdtemp(dir="/tmp")))
+    with launch._exchange(ORDERS) as exchange:
+        assert exchange.root.parent == Path(short)
+    Path(short).rmdir()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
