@@ -89,12 +89,12 @@ def _kill(file: Path, folder: Path, point: int, rank: int | None, *options: str)
         assert finish(command)[0] == 1
 
 
-@pytest.mark.slow  # in test_slots.py a rank is killed; in test_damage.py, whoever saves
 @pytest.mark.parametrize(
     ("layers", "seed"),
     [
-        *((1, seed) for seed in (7, 8, 9)),
-        *((2, seed) for seed in (10, 11)),
+        (1, 7),  # in test_slots.py a rank is killed; in test_damage.py, whoever saves
+        *(pytest.param(1, seed, marks=pytest.mark.slow) for seed in (8, 9)),
+        *(pytest.param(2, seed, marks=pytest.mark.slow) for seed in (10, 11)),
     ],
 )
 def test_a_run_killed_outright_equals_an_uninterrupted_one(

@@ -38,7 +38,6 @@ GLOO_TIMEOUT = 600
 """Seconds that a rank waits for one that is alive but busy; one that has died is seen at once, and
 one that hangs by the vigil. Horovod's own 30 are too few where ranks start on a loaded machine."""
 
-
 LONGEST_PLACE = 107 - len("/natdgp-12345678/ipc12345678/pull.sock")
 """Of the folder for temporary files: the path of a socket, such as Determined's, has 107 bytes."""
 
