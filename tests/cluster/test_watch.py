@@ -47,4 +47,4 @@ def test_the_log_names_the_rank_and_a_restart_goes_on(
         assert master.checkpoints[-1].metadata["steps_completed"] == 6
         task = run_trial(image, master, tmp_path / "2")
         assert task.exit_code == 0, task.log
-    assert_same_trial(completed[0], master, storage, rtol=SAME, more_callbacks=True)
+    assert_same_trial(completed[0], master, storage, rtol=SAME)

@@ -69,19 +69,14 @@ def assert_same_run(one: RunFolder, other: RunFolder, *, rtol: float = 0.0) -> N
         assert_same_figures(metrics, others, f"{group} at {steps}", rtol=rtol)
 
 
-def assert_same_checkpoint(
-    one: Path, other: Path, *, rtol: float = 0.0, more_callbacks: bool = False
-) -> None:
-    """Every saved variable of two checkpoints is equal, and all that callbacks remember.
-
-    :param more_callbacks: whether the other trial has some of its own besides.
-    """
+def assert_same_checkpoint(one: Path, other: Path, *, rtol: float = 0.0) -> None:
+    """Every saved variable of two checkpoints is equal, and all that callbacks remember."""
     expected, got = variables(one), variables(other)
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         _assert_close(got[name], value, rtol, name)
     memory, others = callbacks(one), callbacks(other)
-    assert memory.keys() <= others.keys() if more_callbacks else memory.keys() == others.keys()
+    assert memory.keys() == others.keys()
     for name, value in memory.items():
         if isinstance(value, (float, np.ndarray, np.generic)):
             _assert_close(others[name], value, rtol, name)
