@@ -10,6 +10,7 @@ _MODULE = """
 import os, signal, time
 import tensorflow as tf
 from natdgp.trial import DeepGPTrial
+from natdgp.trial.callbacks import DriftCheck
 
 
 def break_off():
@@ -19,15 +20,16 @@ def break_off():
     return True
 
 
-class Breaks(tf.keras.callbacks.Callback):
+class Breaks(DriftCheck):  # in its place, so that checkpoints list the same callbacks
     def on_train_batch_end(self, batch, logs=None):
+        super().on_train_batch_end(batch, logs)
         if {in_callback} and int(self.model.step) == 7:
             break_off()
 
 
 class Mine(DeepGPTrial):
     def keras_callbacks(self):
-        return [*super().keras_callbacks(), Breaks()]
+        return [Breaks() if type(one) is DriftCheck else one for one in super().keras_callbacks()]
 
     def build_training_data_loader(self):
         batches = super().build_training_data_loader()

@@ -23,6 +23,10 @@ from natdgp.parallel.vigil import VARIABLE, Stall, Vigil, limit_from
 logger = logging.getLogger("natdgp.trial")
 
 
+PATIENCE = 10.0
+"""Seconds for which the other ranks leave it to one to say why all end, and to end them."""
+
+
 class Watch:
     """This rank's watch over those on its machine, itself included."""
 
@@ -60,5 +64,7 @@ class Watch:
                 stall,
                 VARIABLE,
             )
+        else:
+            time.sleep(PATIENCE)  # or the speaker would fail by this rank's end before it spoke
         logging.shutdown()
         os._exit(1)
