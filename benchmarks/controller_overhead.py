@@ -18,10 +18,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from natdgp.checkpoint.record import TaskRecord
 from natdgp.data import prepare, training_dataset
-from natdgp.local.run import train
-from natdgp.local.session import new_run
-from natdgp.models.record import TaskRecord
+from natdgp.run.local_training import train
+from natdgp.run.run_session import new_run
 from natdgp.settings import Experiment, read_experiment
 from natdgp.training import build_optimizers, build_training_model
 

@@ -16,7 +16,7 @@ all of them:
 
 Efficiency is the time alone over the time together (weak) or over K times it (strong). The packed
 vector that is reduced, the floor of its bytes (packed parameters times the ring factor,
-`natdgp.parallel.cost`) and the time of this one collective by itself are printed beside.
+`natdgp.distributed.cost`) and the time of this one collective by itself are printed beside.
 
 Then the parts of the cost model are measured: a step's time over the rows of a batch, collectives
 over their size, natural-gradient steps over M; constants are fitted, and the model predicts what
@@ -103,7 +103,7 @@ class Cases:
 def steps_of_ranks(reducer: Any, layers: int, M: int, rounds: int) -> None:
     """Print how training steps scale."""
     import training_step as one
-    from natdgp.parallel.cost import ring_factor
+    from natdgp.distributed.cost import ring_factor
 
     K, rank = reducer.size, reducer.rank
     X, Y = one.data()
@@ -145,7 +145,7 @@ def steps_of_ranks(reducer: Any, layers: int, M: int, rounds: int) -> None:
 def cost_model(reducer: Any, models: Sequence[tuple[int, int]], rounds: int) -> None:
     """Measure the parts of the model, fit its constants and print what it predicts."""
     import training_step as one
-    from natdgp.parallel.cost import Network
+    from natdgp.distributed.cost import Network
     from natdgp.training.placement import CORES, GPUS, Machine, choose_placement
 
     X, Y = one.data()
@@ -285,7 +285,7 @@ def main() -> int:
 
     import horovod.tensorflow as hvd
 
-    from natdgp.parallel.horovod import HorovodReducer
+    from natdgp.distributed.horovod_reducer import HorovodReducer
 
     hvd.init()
     reducer = HorovodReducer()

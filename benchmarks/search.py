@@ -47,13 +47,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from natdgp.local.devices import shares_of
+from natdgp.run.devices import shares_of
 from natdgp.search.decisions import Ending, Verdict
+from natdgp.search.event_log import Ledger
 from natdgp.search.events import Ended, Event, Validated
-from natdgp.search.folder import SearchFolder
-from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress
-from natdgp.search.session import new_search, search_and_report
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_session import new_search, search_and_report
 from natdgp.settings import Search, read_search
 from uci_accuracy import REPOSITORY, as_parquet
 

@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from natdgp.local.run import train
-from natdgp.local.session import new_run
+from natdgp.run.local_training import train
+from natdgp.run.run_session import new_run
 from natdgp.settings import read_experiment
 
 REPOSITORY = Path(__file__).parent.parent

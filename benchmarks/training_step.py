@@ -56,9 +56,9 @@ import tensorflow as tf
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent, SquaredExponential
 
+from natdgp.distributed.reducer import Reducer
 from natdgp.models import GPLayer, TaskShape
 from natdgp.models.conditional import block_width
-from natdgp.parallel.reducer import Reducer
 from natdgp.settings import Settings
 from natdgp.training import NatGradModel, build_optimizers, build_training_model
 

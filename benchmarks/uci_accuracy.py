@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from natdgp.local.session import new_run, run_and_report
+from natdgp.run.run_session import new_run, run_and_report
 from natdgp.settings import read_experiment
 
 REPOSITORY = Path(__file__).parent.parent

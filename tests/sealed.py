@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from natdgp.models.seal import RECORD_NAME, WEIGHTS_NAME, seal
+from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, seal
 
 WEIGHTS = f"{WEIGHTS_NAME}.data-00000-of-00001"
 

@@ -1,6 +1,6 @@
 """A deep GP trial. Copy it, and change what your task needs."""
 
-from natdgp.trial import DeepGPTrial as DeepGPTrialBase
+from natdgp.determined import DeepGPTrial as DeepGPTrialBase
 
 
 class DeepGPTrial(DeepGPTrialBase):

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 import natdgp
-from natdgp.local.devices import choose_device, count_gpus
-from natdgp.local.exits import FAILED, INTERRUPTED, MISUSED
-from natdgp.local.options import options_of_training
-from natdgp.local.quiet import quiet_the_stack
-from natdgp.local.screen import lasting_screen
-from natdgp.local.slots import choose_slots, slots_of, with_slots
-from natdgp.parallel.vigil import LIMIT
+from natdgp.distributed.watchdog import LIMIT
+from natdgp.run.devices import choose_device, count_gpus
+from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
+from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.options import options_of_training
+from natdgp.run.screen import lasting_screen
+from natdgp.run.slots import choose_slots, slots_of, with_slots
 from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
 if TYPE_CHECKING:
-    from natdgp.local.folder import RunFolder
+    from natdgp.run.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -128,12 +128,12 @@ def _train(parsed: argparse.Namespace) -> int:
     quiet_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
+    from natdgp.checkpoint.checksums import DamagedCheckpoint
     from natdgp.data import DataError
-    from natdgp.local.durable import NotSaved
-    from natdgp.local.folder import FolderError, RunFolder
-    from natdgp.local.launch import RequestRefused
-    from natdgp.local.session import new_run
-    from natdgp.models.seal import DamagedCheckpoint
+    from natdgp.run.durable_files import NotSaved
+    from natdgp.run.launch import RequestRefused
+    from natdgp.run.run_folder import FolderError, RunFolder
+    from natdgp.run.run_session import new_run
 
     try:
         if experiment is None:
@@ -168,8 +168,8 @@ def _on_slots(
     experiment: Experiment, parsed: argparse.Namespace
 ) -> tuple[Experiment, Callable[[RunFolder], int]]:
     """The experiment as this machine trains it, and what trains it in a folder."""
-    from natdgp.local.launch import find_horovodrun, run_on_slots
-    from natdgp.local.session import run_and_report
+    from natdgp.run.launch import find_horovodrun, run_on_slots
+    from natdgp.run.run_session import run_and_report
 
     gpus = count_gpus()
     slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)

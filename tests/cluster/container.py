@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from natdgp.local.launch import free_ports
+from natdgp.run.launch import free_ports
 from tests.cluster.image import ENVIRONMENT, Image
 from tests.cluster.master import StandInMaster
 from tests.cluster.submission import sample

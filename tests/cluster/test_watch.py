@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from natdgp.parallel.vigil import VARIABLE
+from natdgp.distributed.watchdog import VARIABLE
 from tests.cluster.container import Task, run_trial
 from tests.cluster.flights import short_flights
 from tests.cluster.image import Image

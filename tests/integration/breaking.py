@@ -9,8 +9,8 @@ LEAVES = "os._exit(0)"
 _MODULE = """
 import os, signal, time
 import tensorflow as tf
-from natdgp.trial import DeepGPTrial
-from natdgp.trial.callbacks import DriftCheck
+from natdgp.determined import DeepGPTrial
+from natdgp.determined.callbacks import DriftCheck
 
 
 def break_off():
@@ -55,7 +55,7 @@ def breaking_trial(how: str, *, in_callback: bool = True) -> str:
 
 _SPOILT = """
 import tensorflow as tf
-from natdgp.trial import DeepGPTrial
+from natdgp.determined import DeepGPTrial
 
 
 def spoil(batches, name, number, rows):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from natdgp.local.folder import RunFolder, read_json_lines
-from natdgp.local.run import Outcome, train
-from natdgp.local.session import new_run
+from natdgp.run.local_training import Outcome, train
+from natdgp.run.run_folder import RunFolder, read_json_lines
+from natdgp.run.run_session import new_run
 from natdgp.settings import read_experiment
 from tests.conftest import REPOSITORY
 

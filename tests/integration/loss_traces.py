@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import TaskShape
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training import Aggregation, build_optimizers, build_training_model
 from tests.unit.training.ranks import together

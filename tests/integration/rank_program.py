@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from natdgp.data import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Rows
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import TaskShape
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training import (
     Aggregation,
@@ -143,7 +143,9 @@ def variables(model: NatGradModel) -> Arrays:
 
 
 def over_horovod(*, scatters: bool | None = None) -> Reducer:
-    from natdgp.parallel.horovod import HorovodReducer  # not where one process runs alone
+    from natdgp.distributed.horovod_reducer import (
+        HorovodReducer,  # not where one process runs alone
+    )
 
     return HorovodReducer(scatters=scatters)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from natdgp.local.folder import RunFolder, read_json_lines
-from natdgp.models.seal import WEIGHTS_NAME
+from natdgp.checkpoint.checksums import WEIGHTS_NAME
+from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.training.aggregation import Aggregator
 
 

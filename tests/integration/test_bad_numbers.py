@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from natdgp.data import DataError
-from natdgp.local.run import train
-from natdgp.local.session import new_run
+from natdgp.run.local_training import train
+from natdgp.run.run_session import new_run
 from natdgp.settings import read_experiment
 from tests.conftest import FloatArray
 from tests.integration.breaking import spoiling_trial

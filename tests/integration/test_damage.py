@@ -16,13 +16,13 @@ from rich.console import Console
 
 import natdgp
 from natdgp import cli
-from natdgp.local.contexts import LocalCheckpointContext
-from natdgp.local.display import Display
-from natdgp.local.durable import NotSaved
-from natdgp.local.folder import RunFolder
-from natdgp.local.journal import Journal
-from natdgp.local.session import fall_back, run_and_report
-from natdgp.models.seal import RECORD_NAME, check_seal
+from natdgp.checkpoint.checksums import RECORD_NAME, check_seal
+from natdgp.run.contexts import LocalCheckpointContext
+from natdgp.run.durable_files import NotSaved
+from natdgp.run.journal import Journal
+from natdgp.run.run_display import Display
+from natdgp.run.run_folder import RunFolder
+from natdgp.run.run_session import fall_back, run_and_report
 from tests.conftest import REPOSITORY, fill
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run

@@ -15,7 +15,7 @@ from determined import keras
 from ruamel.yaml import YAML
 
 import natdgp
-from natdgp.models.record import ModelRecord
+from natdgp.checkpoint.record import ModelRecord
 from natdgp.results import TrainedModel
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from natdgp.local.run import train
-from natdgp.local.session import new_run
+from natdgp.run.local_training import train
+from natdgp.run.run_session import new_run
 from natdgp.search.progress import Progress
 from natdgp.search.trials import experiment_of
 from natdgp.settings import read_experiment, read_search

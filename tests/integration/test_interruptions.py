@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from natdgp.local.folder import RunFolder
-from natdgp.local.session import resumed_run
+from natdgp.run.run_folder import RunFolder
+from natdgp.run.run_session import resumed_run
 from natdgp.settings import read_experiment
 from tests.integration.command import await_line, descendants, finish, process_of, start
 from tests.integration.conftest import Bench, Watcher

@@ -16,9 +16,9 @@ import pytest
 from ruamel.yaml import YAML
 
 import natdgp
-from natdgp.local.folder import RunFolder
-from natdgp.search.folder import SearchFolder
+from natdgp.run.run_folder import RunFolder
 from natdgp.search.job import validations_of
+from natdgp.search.search_folder import SearchFolder
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench
 

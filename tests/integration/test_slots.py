@@ -18,9 +18,9 @@ import psutil
 import pytest
 
 import natdgp
-from natdgp.local.folder import RunFolder
-from natdgp.local.journal import TRAINING, VALIDATION
-from natdgp.local.session import resumed_run
+from natdgp.run.journal import TRAINING, VALIDATION
+from natdgp.run.run_folder import RunFolder
+from natdgp.run.run_session import resumed_run
 from natdgp.settings import read_experiment
 from tests.conftest import FloatArray
 from tests.integration.breaking import HANGS, LEAVES, STOPS, breaking_trial
@@ -319,7 +319,7 @@ def test_an_exception_of_one_rank_is_shown_with_its_number(
     small_experiment: dict[str, Any], write_experiment: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
-        "from natdgp.trial import DeepGPTrial\n\n\n"
+        "from natdgp.determined import DeepGPTrial\n\n\n"
         "class Mine(DeepGPTrial):\n"
         "    def keras_callbacks(self):\n"
         "        if self.context.distributed.rank == 1:\n"

@@ -15,12 +15,12 @@ import tensorflow as tf
 
 import natdgp
 from natdgp import cli
-from natdgp.local.devices import choose_device
-from natdgp.local.exchange import Exchange, Verdict
-from natdgp.local.folder import RunFolder
-from natdgp.local.launch import RequestRefused
-from natdgp.local.slots import slots_of
-from natdgp.models.seal import DamagedCheckpoint
+from natdgp.checkpoint.checksums import DamagedCheckpoint
+from natdgp.run.devices import choose_device
+from natdgp.run.exchange import Exchange, Verdict
+from natdgp.run.launch import RequestRefused
+from natdgp.run.run_folder import RunFolder
+from natdgp.run.slots import slots_of
 from natdgp.settings import read_experiment
 
 Write = Callable[[dict[str, Any]], Path]
@@ -39,7 +39,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def experiment(small_experiment: dict[str, Any]) -> dict[str, Any]:
     """An experiment whose trial is installed."""
-    entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp", "natdgp.trial")
+    entrypoint = small_experiment["entrypoint"].replace("trials.deep_gp", "natdgp.determined")
     return {**small_experiment, "entrypoint": entrypoint}
 
 
@@ -201,7 +201,7 @@ def test_what_is_no_run_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> No
 def test_a_missing_trial_is_told(
     capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], write_experiment: Write
 ) -> None:
-    experiment["entrypoint"] = experiment["entrypoint"].replace("natdgp.trial", "mine.deep_gp")
+    experiment["entrypoint"] = experiment["entrypoint"].replace("natdgp.determined", "mine.deep_gp")
     status, _, err = _main(capsys, "train", write_experiment(experiment))
     assert status == 2
     assert f"there is no {Path.cwd()}/mine/deep_gp.py; run the command from the folder" in err
@@ -302,7 +302,7 @@ def test_a_second_command_in_a_folder_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     slots: str,
 ) -> None:
-    monkeypatch.setattr("natdgp.local.folder.PATIENCE", 0.0)
+    monkeypatch.setattr("natdgp.run.run_folder.PATIENCE", 0.0)
     folder = RunFolder.create(Path("mine"))
     write_experiment(experiment).rename(folder.config)
     with folder.occupied():
@@ -324,7 +324,7 @@ def test_interrupting_before_there_is_a_run_is_no_crash(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("natdgp.local.session.train", interrupt)
+    monkeypatch.setattr("natdgp.run.run_session.train", interrupt)
     status, _, err = _main(capsys, "train", write_experiment(experiment), "--out", "mine")
     assert (status, err) == (130, "natdgp: interrupted\n")
     assert _nothing_was_made()
@@ -365,7 +365,7 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
         seen.append((folder.shown, folder.config.read_text(), live))
         return 0
 
-    monkeypatch.setattr("natdgp.local.session.train_and_report", look)
+    monkeypatch.setattr("natdgp.run.run_session.train_and_report", look)
     settings = ["--seed", "7", "--set", "hyperparameters.model.layers=3", "--no-progress"]
     status, _, _ = _main(capsys, "train", write_experiment(experiment), *settings)
     assert status == 0
@@ -388,12 +388,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         exchange.conclude(Verdict(note(RunFolder(Path(exchange.orders.folder)), slots)))
 
     monkeypatch.setattr(
-        "natdgp.local.session.train_and_report", lambda _, folder, **__: note(folder, 1)
+        "natdgp.run.run_session.train_and_report", lambda _, folder, **__: note(folder, 1)
     )
     monkeypatch.setattr(
-        "natdgp.local.launch._launched", lambda command, _: contextlib.nullcontext(command)
+        "natdgp.run.launch._launched", lambda command, _: contextlib.nullcontext(command)
     )
-    monkeypatch.setattr("natdgp.local.launch._watch", launch)
+    monkeypatch.setattr("natdgp.run.launch._watch", launch)
     monkeypatch.setattr(RunFolder, "discard_unless_begun", lambda _: None)
     return seen
 
@@ -505,7 +505,7 @@ def test_a_checkpoint_damaged_while_a_run_trains_is_told_in_words(
     def find_damage(*_: Any, **__: Any) -> int:
         raise DamagedCheckpoint("natdgp.json has 0 bytes; 2 were written")
 
-    monkeypatch.setattr("natdgp.local.session.train_and_report", find_damage)
+    monkeypatch.setattr("natdgp.run.run_session.train_and_report", find_damage)
     status, out, err = _main(capsys, "train", write_experiment(experiment))
     assert (status, out) == (1, "")
     assert err == "natdgp train: natdgp.json has 0 bytes; 2 were written\n"
@@ -551,7 +551,7 @@ def test_what_the_ranks_refuse_is_told_once(
     def refuse(*_: object, **__: object) -> int:
         raise RequestRefused("waves.csv: no such file")
 
-    monkeypatch.setattr("natdgp.local.launch.run_on_slots", refuse)
+    monkeypatch.setattr("natdgp.run.launch.run_on_slots", refuse)
     file = write_experiment(experiment)
     status, out, err = _main(capsys, "train", file, "--slots", 2, "--out", "mine")
     assert (status, out, err) == (2, "", "natdgp train: waves.csv: no such file\n")

@@ -12,8 +12,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from natdgp.models.conditional import whitened_marginals
-from natdgp.models.divergence import whitened_kl
 from natdgp.models.noise import SamplingNoise
+from natdgp.models.whitened_kl import whitened_kl
 from natdgp.natgrad.parameters import lower_triangle
 
 

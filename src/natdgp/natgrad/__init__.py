@@ -1,7 +1,7 @@
 """Natural-gradient steps on q(u): the mathematics on tensors, and the optimizer on top."""
 
-from natdgp.natgrad.divergence import step_kl, step_kl_diag
 from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.natgrad.step_divergence import step_kl, step_kl_diag
 from natdgp.natgrad.steps import (
     Step,
     guaranteed_natural_step,

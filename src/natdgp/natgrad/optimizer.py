@@ -11,7 +11,6 @@ import tensorflow as tf
 from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
 
 from natdgp.natgrad import steps
-from natdgp.natgrad.divergence import step_kl, step_kl_diag
 from natdgp.natgrad.gpflow_private import GPflowNaturalGradient, gpflow_step
 from natdgp.natgrad.parameters import assign, constrained_gradient
 from natdgp.natgrad.safeguards import (
@@ -28,6 +27,7 @@ from natdgp.natgrad.serialization import (
     serialize_gamma,
     serialize_transform,
 )
+from natdgp.natgrad.step_divergence import step_kl, step_kl_diag
 
 PositiveDefinite = Literal["exact", "guaranteed", "fallback"]
 

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from natdgp.checkpoint.record import ModelRecord
 from natdgp.data import Numbers, Rows, evaluation_dataset
 from natdgp.models import Stream
-from natdgp.models.record import ModelRecord
 from natdgp.training import (
     NatGradModel,
     build_training_model,

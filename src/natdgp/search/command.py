@@ -12,11 +12,11 @@ from typing import Final
 
 from rich.console import Console
 
-from natdgp.local.devices import choose_device, count_gpus, shares_of
-from natdgp.local.exits import FAILED, MISUSED
-from natdgp.local.options import options_of_training
-from natdgp.local.quiet import quiet_the_stack
-from natdgp.local.slots import choose_slots, slots_of, with_slots
+from natdgp.run.devices import choose_device, count_gpus, shares_of
+from natdgp.run.exit_status import FAILED, MISUSED
+from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.options import options_of_training
+from natdgp.run.slots import choose_slots, slots_of, with_slots
 from natdgp.settings import Problem, Search, SettingsError, read_search
 
 FIELDS: Final = {
@@ -73,12 +73,12 @@ def _search(parsed: argparse.Namespace) -> int:
 
     # The stack comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.data import DataError
-    from natdgp.local.durable import NotSaved
-    from natdgp.local.folder import FolderError
-    from natdgp.search.folder import SearchFolder
+    from natdgp.run.durable_files import NotSaved
+    from natdgp.run.run_folder import FolderError
+    from natdgp.search.search_folder import SearchFolder
 
     try:
-        from natdgp.search.session import new_search, search_and_report
+        from natdgp.search.search_session import new_search, search_and_report
     except ModuleNotFoundError as error:
         if error.name not in ("optuna", "plotly"):
             raise

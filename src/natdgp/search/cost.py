@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from natdgp.search.draws import point_of
 from natdgp.search.progress import Progress
-from natdgp.search.searchers import most_trials
+from natdgp.search.searcher_state import most_trials
 from natdgp.settings import Search
 from natdgp.settings.spans import in_batches
 

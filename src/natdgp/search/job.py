@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from natdgp.local.durable import saving
-from natdgp.local.folder import RunFolder, read_json_lines
-from natdgp.local.journal import VALIDATION
-from natdgp.local.verdicts import Verdicts
+from natdgp.run.durable_files import saving
+from natdgp.run.journal import VALIDATION
+from natdgp.run.run_folder import RunFolder, read_json_lines
+from natdgp.run.verdicts import Verdicts
 
 LOG = "output.log"
 """What a trial's process says, in the folder of its run."""

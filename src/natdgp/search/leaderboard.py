@@ -7,11 +7,11 @@ import io
 import json
 from typing import Any
 
-from natdgp.local.durable import write_whole
-from natdgp.search.folder import SearchFolder
+from natdgp.run.durable_files import write_whole
 from natdgp.search.optuna_study import short
 from natdgp.search.progress import Progress, Trial
-from natdgp.search.words import state_of, values_of
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.wording import state_of, values_of
 
 
 def write_leaderboard(folder: SearchFolder, progress: Progress) -> None:

@@ -17,10 +17,10 @@ from optuna.visualization import (
     plot_param_importances,
 )
 
-from natdgp.local.durable import write_whole
-from natdgp.search.folder import SearchFolder
+from natdgp.run.durable_files import write_whole
 from natdgp.search.optuna_study import direction_of, frozen
 from natdgp.search.progress import Progress
+from natdgp.search.search_folder import SearchFolder
 
 Plot = Callable[[optuna.Study, str], Any]
 

@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from natdgp.local.exits import REFUSED
-from natdgp.local.lifeline import Lifeline
-from natdgp.local.quiet import quiet_the_stack
+from natdgp.run.exit_status import REFUSED
+from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.process_lock import Lifeline
 
 
 def main(lock: Path, run: Path, search: int) -> int:
@@ -24,12 +24,12 @@ def main(lock: Path, run: Path, search: int) -> int:
     from rich.console import Console
 
     from natdgp.data import DataError
-    from natdgp.local.durable import NotSaved
-    from natdgp.local.folder import FolderError, RunFolder
-    from natdgp.local.launch import RequestRefused, find_horovodrun, run_on_slots
-    from natdgp.local.session import run_and_report
-    from natdgp.local.slots import slots_of
-    from natdgp.parallel.vigil import VARIABLE, limit_from
+    from natdgp.distributed.watchdog import VARIABLE, limit_from
+    from natdgp.run.durable_files import NotSaved
+    from natdgp.run.launch import RequestRefused, find_horovodrun, run_on_slots
+    from natdgp.run.run_folder import FolderError, RunFolder
+    from natdgp.run.run_session import run_and_report
+    from natdgp.run.slots import slots_of
     from natdgp.settings import read_experiment
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from natdgp.search.decisions import Decision, Ending, Outlook, Verdict
 from natdgp.search.draws import point_of, seed_of
 from natdgp.search.events import Event, Validated
-from natdgp.search.searchers import searcher_of
+from natdgp.search.searcher_state import searcher_of
 from natdgp.settings import Search
 from natdgp.settings.space import Point
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from natdgp.data import DataError
-from natdgp.local.exits import REFUSED
-from natdgp.local.folder import FolderError, RunFolder
-from natdgp.local.verdicts import Verdicts
+from natdgp.run.exit_status import REFUSED
+from natdgp.run.run_folder import FolderError, RunFolder
+from natdgp.run.verdicts import Verdicts
 from natdgp.search.decisions import Ending, Verdict
+from natdgp.search.event_log import Ledger
 from natdgp.search.events import Ended, Event, Validated
-from natdgp.search.folder import SearchFolder
 from natdgp.search.job import PROGRAM, Job, validations_of
-from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
-from natdgp.search.searchers import replaces_invalid
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.searcher_state import replaces_invalid
 from natdgp.search.trials import run_folder_of
 from natdgp.settings import SettingsError
 from natdgp.settings.searchers import HalvingSearcher

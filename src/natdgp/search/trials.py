@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
-from natdgp.local.folder import RunFolder
-from natdgp.local.session import new_run
-from natdgp.search.folder import SearchFolder
+from natdgp.run.run_folder import RunFolder
+from natdgp.run.run_session import new_run
 from natdgp.search.progress import Trial
+from natdgp.search.search_folder import SearchFolder
 from natdgp.settings import Experiment, Search, Settings
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from natdgp.parallel.reducer import Reducer
-from natdgp.parallel.weighted import packed_sum, unpacked_means
+from natdgp.distributed.packing import packed_sum, unpacked_means
+from natdgp.distributed.reducer import Reducer
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Aggregator:
         size = sum(parameter.shape.num_elements() for parameter in parameters)
         dtype = parameters[0].dtype
         self.kept = tf.Variable(tf.zeros([size + 1], dtype), trainable=False, name="aggregated")
-        """[T + 1], the sum of :func:`natdgp.parallel.packed_sum` vectors since the last step."""
+        """[T + 1], the sum of :func:`natdgp.distributed.packed_sum` vectors since the last step."""
 
     def add(self, gradients: Sequence[tf.Tensor], examples: tf.Tensor) -> None:
         """Keep the mean gradients of one batch."""

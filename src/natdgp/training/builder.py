@@ -9,9 +9,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from natdgp.data import Numbers
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import Settings
 from natdgp.training.aggregation import Aggregation
 from natdgp.training.model import NatGradModel

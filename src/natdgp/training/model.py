@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from natdgp.distributed.packing import packed_sum, unpacked_means
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import DeepGP, Stream
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
-from natdgp.parallel.reducer import OneProcess, Reducer
-from natdgp.parallel.weighted import packed_sum, unpacked_means
 from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.natural_steps import other_variables, step_from_matrices
 from natdgp.training.predictive import Predictive, PredictiveSums

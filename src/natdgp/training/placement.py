@@ -10,8 +10,8 @@ from typing import Literal
 import gpflux
 import tensorflow as tf
 
-from natdgp.parallel.cost import Network
-from natdgp.parallel.reducer import Reducer
+from natdgp.distributed.cost import Network
+from natdgp.distributed.reducer import Reducer
 from natdgp.training.sharded_steps import packed_length, shares_of_ranks
 
 logger = logging.getLogger("natdgp.training")

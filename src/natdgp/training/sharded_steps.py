@@ -16,10 +16,10 @@ from typing import NamedTuple
 import gpflux
 import tensorflow as tf
 
+from natdgp.distributed.reducer import Reducer
 from natdgp.natgrad import NaturalGradient
 from natdgp.natgrad.optimizer import numbers_of
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
-from natdgp.parallel.reducer import Reducer
 
 _FIGURES = 4  # of a share: corrected, shortened, refused; and whether its gradients were finite
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from natdgp.local.journal import TRAINING
-from natdgp.models.record import FORMAT
-from natdgp.models.seal import RECORD_NAME
+from natdgp.checkpoint.checksums import RECORD_NAME
+from natdgp.checkpoint.record import FORMAT
 from natdgp.results import load
+from natdgp.run.journal import TRAINING
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench
 from tests.integration.states import assert_same_checkpoint

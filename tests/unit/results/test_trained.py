@@ -15,14 +15,14 @@ import tensorflow as tf
 from scipy import stats
 
 import natdgp
+from natdgp.checkpoint.checksums import FILE_NAME as LIST_NAME
+from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
+from natdgp.checkpoint.record import ModelRecord, TaskRecord
 from natdgp.data import Rows, Scaling, prepare
-from natdgp.local.folder import RunFolder, read_json_lines
 from natdgp.models import Stream
-from natdgp.models.record import ModelRecord, TaskRecord
-from natdgp.models.seal import FILE_NAME as LIST_NAME
-from natdgp.models.seal import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.results import TrainedModel, load
 from natdgp.results import trained as trained_module
+from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.settings import Settings
 from natdgp.training import build_training_model
 from tests.conftest import FloatArray

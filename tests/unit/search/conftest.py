@@ -15,7 +15,7 @@ Write = Callable[..., Search]
 
 CONFIG: dict[str, Any] = {
     "name": "waves",
-    "entrypoint": "python3 -m determined.launch.horovod --trial natdgp.trial:DeepGPTrial",
+    "entrypoint": "python3 -m determined.launch.horovod --trial natdgp.determined:DeepGPTrial",
     "environment": {"image": "determinedai/tensorflow-ngc:0.38.1"},
     "searcher": {
         "name": "adaptive_asha",

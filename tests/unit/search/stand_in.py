@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from natdgp.local.exits import MISUSED, REFUSED
-from natdgp.local.lifeline import Lifeline
+from natdgp.run.exit_status import MISUSED, REFUSED
+from natdgp.run.process_lock import Lifeline
 from tests.unit.search.made_up import RECORD, value_at_step
 
 

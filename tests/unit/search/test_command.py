@@ -17,16 +17,16 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from natdgp import cli
-from natdgp.local.durable import NotSaved
-from natdgp.local.folder import FolderError
-from natdgp.local.lifeline import Lifeline
-from natdgp.search import session
-from natdgp.search.display import SearchDisplay
+from natdgp.run.durable_files import NotSaved
+from natdgp.run.process_lock import Lifeline
+from natdgp.run.run_folder import FolderError
+from natdgp.search import search_session
 from natdgp.search.events import Ended, Event
-from natdgp.search.folder import SearchFolder
 from natdgp.search.progress import Progress
 from natdgp.search.runner import Runner
-from natdgp.search.session import new_search, search_and_report
+from natdgp.search.search_display import SearchDisplay
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_session import new_search, search_and_report
 from natdgp.settings import Search
 from tests.conftest import REPOSITORY, fill
 from tests.unit.search.conftest import CONFIG, RANDOM, Write
@@ -125,8 +125,8 @@ def test_a_disk_that_refuses_the_search_is_told(
     def refuse(*_: Any) -> None:
         raise NotSaved("code/trials cannot be written: No space left on device")
 
-    monkeypatch.setattr(session, "copy_trial_code", refuse)
-    monkeypatch.setattr(session, "find_trial_code", lambda *_: Path("trials"))
+    monkeypatch.setattr(search_session, "copy_trial_code", refuse)
+    monkeypatch.setattr(search_session, "find_trial_code", lambda *_: Path("trials"))
     status, err = _main(capsys, _file(), "--out", "mine")
     assert status == 1
     assert err.endswith("code/trials cannot be written: No space left on device\n")
@@ -145,7 +145,7 @@ def test_more_trials_at_once_than_gpus_are_refused(
 
 @pytest.fixture
 def folder(search_of: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SearchFolder:
-    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
     search: Search = search_of(searcher=RANDOM)
     return new_search(search, REPOSITORY, tmp_path / "mine")
 
@@ -174,7 +174,7 @@ def test_a_search_says_what_it_costs_and_ends_with_its_best(folder: SearchFolder
 def test_one_trial_is_told_of_as_one(
     search_of: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
     search = search_of(searcher={**RANDOM, "max_trials": 1})
     _, screen = _report(new_search(search, REPOSITORY, tmp_path / "mine"))
     assert "random: 1 trial, 6 steps at most" in screen
@@ -190,7 +190,7 @@ def test_an_interruption_saves_and_tells_the_way_on(
             super().begun(*arguments)
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(session, "SearchDisplay", Interrupting)
+    monkeypatch.setattr(search_session, "SearchDisplay", Interrupting)
     status, screen = _report(folder)
     assert status == 128 + signal.SIGTERM
     assert "SIGTERM; everything is saved. Go on with:\n  natdgp search --resume mine" in screen
@@ -199,7 +199,7 @@ def test_an_interruption_saves_and_tells_the_way_on(
 def test_a_folder_is_searched_by_one_process_at_a_time(
     folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "PATIENCE", 0.0)
+    monkeypatch.setattr(search_session, "PATIENCE", 0.0)
     other = Lifeline(folder.lock)
     assert other.hold()
     with pytest.raises(FolderError, match="is being searched by another process"):
@@ -248,10 +248,10 @@ def test_data_that_change_between_trials_end_the_search(
             if isinstance(event, Ended):
                 table.write_text("x,y\n1,3\n")
 
-    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
     folder = new_search(search_of(searcher=RANDOM, data=CSV), tmp_path, tmp_path / "mine")
     with monkeypatch.context() as changing:
-        changing.setattr(session, "SearchDisplay", Changing)
+        changing.setattr(search_session, "SearchDisplay", Changing)
         status, screen = _report(folder)
     assert status == 1
     assert "The search cannot go on: the data changed since the search began" in screen
@@ -272,11 +272,11 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
             if event.trial == 1:
                 fill(small_disk)
 
-    monkeypatch.setattr(session, "Runner", functools.partial(Runner, program=STAND_IN))
+    monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
     folder = new_search(search_of(searcher=RANDOM), REPOSITORY, small_disk / "mine")
     monkeypatch.setattr("natdgp.search.page.PLOTS", {})  # whose library alone would fill the disk
     with monkeypatch.context() as filling:
-        filling.setattr(session, "SearchDisplay", Filling)
+        filling.setattr(search_session, "SearchDisplay", Filling)
         status, screen = _report(folder)
     assert status == 1
     assert "The search cannot go on: " in screen

@@ -16,15 +16,15 @@ from unittest.mock import ANY
 
 import pytest
 
-from natdgp.local.lifeline import Lifeline
+from natdgp.run.process_lock import Lifeline
 from natdgp.search import draws
 from natdgp.search.decisions import Ending, Verdict
+from natdgp.search.event_log import Ledger
 from natdgp.search.events import Ended, Event, Validated
-from natdgp.search.folder import PATIENCE, SearchFolder
 from natdgp.search.leaderboard import write_leaderboard
-from natdgp.search.ledger import Ledger
 from natdgp.search.progress import Progress, Trial
 from natdgp.search.runner import INVALID_IN_A_ROW, Runner, SearchError
+from natdgp.search.search_folder import PATIENCE, SearchFolder
 from natdgp.search.trials import experiment_of, run_folder_of
 from natdgp.settings import Experiment, Search, SettingsError, read_search
 from natdgp.settings.problems import Problem

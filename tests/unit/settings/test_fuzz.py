@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.local.folder import FolderError
-from natdgp.local.session import new_run
+from natdgp.run.run_folder import FolderError
+from natdgp.run.run_session import new_run
 from natdgp.settings import Problem, SettingsError, read_experiment, validate
 from natdgp.settings.document import Document, parse
 from natdgp.settings.overrides import apply_override

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import tensorflow as tf
 
-from natdgp.parallel.reducer import Reducer
+from natdgp.distributed.reducer import Reducer
 
 Result = TypeVar("Result")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import TaskShape
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import (
     AdamSettings,
     ModelSettings,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import TaskShape, TooFewRows
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import (
     AdamSettings,
     EvaluationSettings,

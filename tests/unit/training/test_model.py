@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from natdgp.data import Rows, evaluation_dataset
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
 from natdgp.natgrad import NaturalGradient
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import ModelSettings, StudentTSettings
 from natdgp.training import NatGradModel
 from tests.conftest import FloatArray

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from natdgp.data import Numbers
+from natdgp.distributed.cost import Network
+from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models import TaskShape, build_deep_gp
-from natdgp.parallel.cost import Network
-from natdgp.parallel.reducer import OneProcess, Reducer
 from natdgp.settings import ModelSettings
 from natdgp.training import placement
 from natdgp.training.placement import CORES, GPUS, Machine, choose_placement, shards_steps

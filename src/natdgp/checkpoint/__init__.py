@@ -1,0 +1,1 @@
+"""What is saved of a model: its record, its weights, and the checksums of its files."""

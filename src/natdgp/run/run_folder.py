@@ -1,0 +1,408 @@
+"""A run's folder: what lies where, and what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
+from natdgp.run.durable_files import saving, write_whole
+from natdgp.run.process_lock import LOCK, Lifeline
+
+CONFIG = "config.yaml"
+"""What makes a folder that of a run."""
+
+SEARCH_CONFIG = "search.yaml"
+"""What makes a folder that of a search."""
+
+
+PATIENCE = 10.0
+"""Seconds for which the ranks of a command that was killed may take to end."""
+
+_CHECKPOINT = re.compile("step-([0-9]{8,})")
+
+
+class FolderError(ValueError):
+    """A run folder that cannot be used as asked; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved state of a run."""
+
+    path: Path
+    steps: int
+    """Training steps behind it."""
+
+
+def claim(root: Path, inside: Iterable[str]) -> Path:
+    """Make a new folder with others inside it; returns its absolute path.
+
+    :raises FolderError: if something is there already (nothing is ever overwritten), or if it
+        cannot be made or read back.
+    """
+    try:
+        if root.exists() and (not root.is_dir() or any(root.iterdir())):
+            raise FolderError(
+                f"{root} exists already; {_way_on(root)}choose another folder with --out"
+            )
+        for name in inside:
+            (root / name).mkdir(parents=True)
+    except OSError as error:
+        raise FolderError(
+            f"{root} cannot be made: {error.strerror}; choose another folder with --out"
+        ) from error
+    return root.resolve()
+
+
+def _way_on(root: Path) -> str:
+    """How to go on with what a folder holds, if it is a run or a search."""
+    for command, config in {"train": CONFIG, "search": SEARCH_CONFIG}.items():
+        if (root / config).is_file():
+            return f"go on with it by `natdgp {command} --resume {shlex.quote(str(root))}`, or "
+    return ""
+
+
+def next_free(parent: Path, name: str) -> Path:
+    """The first free path among `name`, `name-2`, `name-3`, and so on."""
+    candidates = (parent / (name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return next(path for path in candidates if not os.path.exists(path))
+
+
+def shown(root: Path) -> Path:
+    """A path as a user in the current directory would write it."""
+    here = Path.cwd()
+    return root.relative_to(here) if root.is_relative_to(here) else root
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Everything that a run writes, and nothing else, lies under one folder."""
+
+    root: Path
+    """Absolute, because a run works in another directory than it was started from."""
+
+    @classmethod
+    def create(cls, root: Path) -> RunFolder:
+        """Claim a new folder.
+
+        :raises FolderError: if something is there already (nothing is ever overwritten), or if it
+            cannot be made or read back.
+        """
+        return cls(claim(root, ("checkpoints", "code", "tensorboard")))
+
+    @classmethod
+    def create_next(cls, parent: Path, name: str) -> RunFolder:
+        """Claim the first free folder among `name`, `name-2`, `name-3`, and so on."""
+        return cls.create(next_free(parent, name))
+
+    @classmethod
+    def open(cls, root: Path) -> RunFolder:
+        """Open the folder of an earlier run.
+
+        :raises FolderError: if it is not one.
+        """
+        if not os.path.isfile(root / CONFIG):
+            raise FolderError(f"{root} is not the folder of a run: it has no {CONFIG}")
+        return cls(root.resolve())
+
+    @contextlib.contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep every other command out of the folder.
+
+        :raises FolderError: if another one is in it.
+        :raises NotSaved: if the folder cannot be locked.
+        """
+        lifeline = Lifeline(self.lock)
+        with saving(self.lock):
+            held = lifeline.hold(PATIENCE, shareable=True)
+        if not held:
+            raise FolderError(
+                f"{self.shown} is being trained by another command; end it and its processes, or "
+                "wait until it ends"
+            )
+        try:
+            yield
+        finally:
+            lifeline.release()
+
+    def discard_unless_begun(self) -> None:
+        """Delete the folder if the run left no result in it, so that its name is free again.
+
+        Not one that another command is in by now.
+        """
+        lifeline = Lifeline(self.lock)
+        if lifeline.hold():
+            if not self.checkpoints() and not any(read_json_lines(self.metrics)):
+                shutil.rmtree(self.root)
+            lifeline.release()
+
+    @property
+    def shown(self) -> Path:
+        """The root as a user in the current directory would write it."""
+        return shown(self.root)
+
+    def check_places(self) -> None:
+        """Refuse a folder in which something stands where a run has to write or read.
+
+        :raises FolderError: if so.
+        """
+        checkpoints = self.root / "checkpoints"
+        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
+            what = "a link to what is not there" if checkpoints.is_symlink() else "no folder"
+            raise FolderError(f"{checkpoints} is {what}; bring the folder back, or delete that")
+        if os.path.lexists(self.best) and not self.best.is_symlink():
+            raise FolderError(
+                f"{self.best} is no link to a checkpoint; give it another name, or delete it"
+            )
+
+    @property
+    def config(self) -> Path:
+        """The resolved experiment configuration, itself ready for `natdgp train`."""
+        return self.root / CONFIG
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, seed, commit, machine and timings."""
+        return self.root / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Training and validation metrics, a JSON object a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def verdicts(self) -> Path:
+        """Whether the run goes on, if it is one of a search."""
+        return self.root / "verdict.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one command that trains here, and by its ranks for as long as they live."""
+        return self.root / LOCK
+
+    @property
+    def best(self) -> Path:
+        """A link to the best checkpoint."""
+        return self.root / "best"
+
+    @property
+    def summary(self) -> Path:
+        """The figures of a completed run."""
+        return self.root / "summary.json"
+
+    @property
+    def code(self) -> Path:
+        """The trial definition that runs; Determined keeps a copy in every checkpoint."""
+        return self.root / "code"
+
+    @property
+    def code_from_elsewhere(self) -> str:
+        """What to do if the trial's code is missing."""
+        for checkpoint in reversed(self.checkpoints()):
+            if (copy := checkpoint.path / "code").is_dir():
+                return f"bring it back: {shlex.join(['cp', '-r', str(copy), str(self.root)])}"
+        return "bring it back, or begin a new run"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard's event files."""
+        return self.root / "tensorboard"
+
+    @property
+    def reports(self) -> list[Path]:
+        """All that tells of training; nothing before a run has trained."""
+        files = [path for path in (self.metrics, self.summary) if path.is_file()]
+        events = self.tensorboard.is_dir() and any(self.tensorboard.iterdir())
+        return [*files, *([self.tensorboard] if events else [])]
+
+    @property
+    def former(self) -> Path:
+        """The place for the reports that a run has made, should it begin anew."""
+        return next_free(self.root, "former")
+
+    def set_reports_aside(self) -> None:
+        """Move what an earlier beginning of the run has reported out of the way of a new one.
+
+        :raises NotSaved: if it cannot be moved.
+        """
+        if not (reports := self.reports):
+            return
+        former = self.former
+        with saving(former):
+            former.mkdir()
+            for path in reports:
+                path.rename(former / path.name)
+            self.tensorboard.mkdir(exist_ok=True)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved configuration, which makes this the folder of a run."""
+        write_yaml(self.config, config)
+
+    def checkpoint(self, steps: int) -> Checkpoint:
+        """The place of the checkpoint after so many steps, whether it exists or not."""
+        return Checkpoint(self.root / "checkpoints" / f"step-{steps:08d}", steps)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """All checkpoints that have a record of their model, oldest first."""
+        return [one for one in self._named_checkpoints() if (one.path / RECORD_NAME).is_file()]
+
+    def _named_checkpoints(self) -> list[Checkpoint]:
+        """All that has a checkpoint's name, whatever it is, oldest first."""
+        folder = self.root / "checkpoints"
+        found = (
+            Checkpoint(path, int(name[1]))
+            for path in (folder.iterdir() if folder.is_dir() else ())
+            if (name := _CHECKPOINT.fullmatch(path.name))
+        )
+        return sorted(found, key=lambda checkpoint: checkpoint.steps)
+
+    def point_to_best(self, checkpoint: Path) -> None:
+        """Make `best` a link to a checkpoint."""
+        link_to(self.best, checkpoint)
+
+    def remove(self, checkpoint: Checkpoint) -> None:
+        """Delete a checkpoint, which is out of sight before its first file is gone."""
+        shutil.rmtree(checkpoint.path.rename(self.aside(checkpoint)))
+
+    def aside(self, checkpoint: Checkpoint) -> Path:
+        """A place out of sight for what is not yet, or no longer, a checkpoint."""
+        return checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
+
+    def clear_leftovers(self) -> None:
+        """Delete what was out of sight when a run was killed.
+
+        :raises NotSaved: if it cannot be deleted.
+        """
+        for path in (self.root / "checkpoints").glob(".step-*.partial"):
+            with saving(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+    def set_damaged_aside(self) -> list[DamagedCheckpoint]:
+        """Take the checkpoints that are not as they were written out of the run's way.
+
+        They keep lying beside the others, under other names. Returns what is wrong with each.
+        """
+        problems = map(self.set_aside_if_damaged, self._named_checkpoints())
+        return [problem for problem in problems if problem is not None]
+
+    def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
+        """The same for one checkpoint, which has to exist."""
+        try:
+            check_seal(checkpoint.path)
+            _check_step(checkpoint)
+        except DamagedCheckpoint as problem:
+            self.set_aside(checkpoint)
+            return problem
+        return None
+
+    def set_aside(self, checkpoint: Checkpoint) -> None:
+        """Give a checkpoint a name under which no run looks for one.
+
+        :raises NotSaved: if it cannot be renamed.
+        """
+        path = checkpoint.path
+        with saving(path):
+            path.rename(next_free(path.parent, f"damaged-{path.name}"))
+
+
+def _check_step(checkpoint: Checkpoint) -> None:
+    """Compare the step in a checkpoint's name with the one that was noted when it was saved.
+
+    :raises DamagedCheckpoint: if they differ, or if what was noted cannot be read.
+    """
+    note = checkpoint.path / "metadata.json"
+    if not note.is_file():
+        return
+    try:
+        steps = read_json(note).get("steps_completed")
+    except FolderError as error:
+        raise DamagedCheckpoint(f"{note} is no note of a step") from error
+    if steps not in (None, checkpoint.steps):
+        raise DamagedCheckpoint(
+            f"{checkpoint.path} was saved after step {steps!r}, not the one in its name"
+        )
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a YAML file whole or not at all."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    text = io.StringIO()
+    yaml.dump(dict(content), text)
+    write_whole(path, text.getvalue())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all.
+
+    :raises ValueError: for a number that is not finite, which JSON has no word for.
+    """
+    write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def link_to(link: Path, target: Path) -> None:
+    """Make a symbolic link, or a new one in the place of an old one.
+
+    :raises NotSaved: if the disk refuses; the old one is still there.
+    """
+    aside = link.with_name(f".{link.name}.partial")
+    with saving(link):
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(os.path.relpath(target, link.parent))
+        os.replace(aside, link)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a JSON-lines file; a last line cut short by a kill is left out.
+
+    :raises FolderError: at a line that holds no object.
+    """
+    if not path.is_file():
+        return
+    *lines, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        yield _object_in(line, f"{path}, line {number}", "delete that line")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run.
+
+    :raises FolderError: if there is none in it.
+    """
+    return _object_in(path.read_bytes(), str(path), "restore or delete that file")
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no finite number")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    return value if math.isfinite(value) else _no_number(number)
+
+
+def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
+    if not isinstance(content, dict):
+        raise FolderError(f"{where}: this is no JSON object; {remedy}")
+    return content

@@ -1,0 +1,40 @@
+"""How a run of a search learns whether it goes on: a file in its folder, written by the search."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from natdgp.run.run_folder import write_json
+
+PAUSE = 0.02
+"""Seconds between two looks at the file."""
+
+
+class Verdicts:
+    """`verdict.json`: up to which step validations have been judged, and whether the last stops it.
+
+    A run waits for it after every validation, so that a search decides in the order of its results
+    and a stopped trial takes no further step.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def give(self, steps: int, *, stop: bool) -> None:
+        """In the search: all validations up to these steps are judged; the last may end the run."""
+        write_json(self._path, {"steps": steps, "stop": stop})
+
+    def stop(self, steps: int) -> bool:
+        """In the run, after a validation: wait for its verdict; returns whether the run ends."""
+        while (verdict := self._read()) is None or verdict["steps"] < steps:
+            time.sleep(PAUSE)
+        return bool(verdict["stop"]) and verdict["steps"] == steps
+
+    def _read(self) -> dict[str, int] | None:
+        try:
+            verdict: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return verdict

@@ -1,5 +1,0 @@
-"""All that knows Determined's trials: the trial, its controller and its callbacks."""
-
-from natdgp.trial.trial import DeepGPTrial
-
-__all__ = ["DeepGPTrial"]
