@@ -17,8 +17,7 @@ import gpflux
 import tensorflow as tf
 
 from natdgp.distributed.reducer import Reducer
-from natdgp.natgrad import NaturalGradient
-from natdgp.natgrad.optimizer import numbers_of
+from natdgp.natgrad.optimizer import NaturalGradient, numbers_of
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
 
 _FIGURES = 4  # of a share: corrected, shortened, refused; and whether its gradients were finite
