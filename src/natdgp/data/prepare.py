@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from natdgp.data.scaling import Scaling
+from natdgp.data.settings import FlightsSettings, TableSettings
 from natdgp.data.sources import load_table
 from natdgp.data.split import Division, divide
 from natdgp.data.table import DataError, Table
-from natdgp.settings.schema import FlightsSettings, TableSettings
 
 Numbers = npt.NDArray[np.floating[Any]]
 """An array in one of the models' float types."""

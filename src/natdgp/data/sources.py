@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from natdgp.data.files import load_file
 from natdgp.data.flights import load_flights
+from natdgp.data.settings import FlightsSettings, TableSettings
 from natdgp.data.table import Table
-from natdgp.settings.schema import FlightsSettings, TableSettings
 
 
 def load_table(settings: FlightsSettings | TableSettings) -> Table:

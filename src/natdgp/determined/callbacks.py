@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 from determined.keras import callbacks as determined_callbacks
 
-from natdgp.settings import LARGER_IS_BETTER, PerEpochSchedule, Settings
-from natdgp.training import check_drift, gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.settings.schema import Settings
+from natdgp.training.drift import check_drift
+from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training.settings import LARGER_IS_BETTER, PerEpochSchedule
 
 
 class StepLengthSchedule(tf.keras.callbacks.Callback):

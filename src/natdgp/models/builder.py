@@ -9,12 +9,17 @@ import numpy as np
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
 
-from natdgp.data import Numbers
+from natdgp.data.prepare import Numbers
 from natdgp.models.deep_gp import DeepGP, GPLayer
 from natdgp.models.inducing import kmeans_inducing_points
 from natdgp.models.kernels import Matern32, Matern52, SquaredExponential
 from natdgp.models.noise import SamplingNoise
-from natdgp.settings import GaussianSettings, KernelSettings, LikelihoodSettings, ModelSettings
+from natdgp.models.settings import (
+    GaussianSettings,
+    KernelSettings,
+    LikelihoodSettings,
+    ModelSettings,
+)
 
 MAX_DEFAULT_WIDTH = 30
 """Inner layers are no wider than this by default (Salimbeni & Deisenroth 2017, section 5)."""

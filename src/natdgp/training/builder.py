@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from natdgp.data import Numbers
+from natdgp.data.prepare import Numbers
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
-from natdgp.natgrad import NaturalGradient
-from natdgp.settings import Settings
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.inducing import TooFewRows
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.settings.schema import Settings
 from natdgp.training.aggregation import Aggregation
 from natdgp.training.model import NatGradModel
 from natdgp.training.placement import shards_steps

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from natdgp.distributed.packing import packed_sum, unpacked_means
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import DeepGP, Stream
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.noise import Stream
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
 from natdgp.training.aggregation import Aggregation, Aggregator
 from natdgp.training.natural_steps import other_variables, step_from_matrices

@@ -12,8 +12,7 @@ import gpflow
 import gpflux
 import tensorflow as tf
 
-from natdgp.natgrad import NaturalGradient
-from natdgp.natgrad.optimizer import are_finite, numbers_of
+from natdgp.natgrad.optimizer import NaturalGradient, are_finite, numbers_of
 from natdgp.natgrad.parameters import packed_triangle
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from natdgp.settings import (
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.training.settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,
-    NaturalGradientSettings,
     PerEpochSchedule,
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 import gpflux
 import tensorflow as tf
 
-from natdgp.natgrad import NaturalGradient
+from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.natural_steps import other_variables, step_naturally, variational_parameters
 
 
