@@ -88,7 +88,7 @@ def build_optimizers(
     last = model.deep_gp.f_layers[-1]
     natural = [
         NaturalGradient(
-            gamma_at(chosen, 0, position),
+            tf.Variable(gamma_at(chosen, 0, position), dtype=settings.model.dtype, trainable=False),
             positive_definite=chosen.positive_definite
             or ("fallback" if layer is last else "guaranteed"),
             max_kl=chosen.max_kl,

@@ -16,7 +16,7 @@ from natdgp.models.noise import Stream
 from natdgp.training.evaluation import Evaluation
 from natdgp.training.natgrad_model import NaturalGradientTraining
 from natdgp.training.steppers import Aggregation, Placement
-from natdgp.training.updates import Gradients
+from natdgp.training.updates import Gradients, with_zeros
 
 
 class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
@@ -74,18 +74,17 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         X, Y, positions, weights = self._rows(data)
         others = self.other_variables()
         used = self._step_lengths()
-        posteriors = self.deep_gp.posteriors()
-        chosen = [self.deep_gp.f_layers.index(layer) for layer in self.natgrad_layers]
-        natural = tuple(posteriors[index] for index in chosen)
+        natural = {layer.name: layer.posterior() for layer in self.natgrad_layers}
+        q = tuple(natural.values())
         with tf.GradientTape() as tape:
-            tape.watch(natural)
+            tape.watch(q)
+            posteriors = [
+                natural[layer.name] if layer.name in natural else layer.posterior()
+                for layer in self.deep_gp.f_layers
+            ]
             loss = -self.deep_gp.elbo(X, Y, positions, self._num_samples, posteriors, weights)
-        gradients = Gradients(
-            *tape.gradient(
-                loss, (natural, tuple(others)), unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-        )
-        loss = self._stepper().step(natural, gradients, loss, tf.shape(X)[0], self.step)
+        gradients = Gradients(*with_zeros(tape.gradient(loss, (q, tuple(others))), (q, others)))
+        loss = self._stepper().step(q, gradients, loss, tf.shape(X)[0], self.step)
         self.step.assign_add(1)
         return {
             "loss": loss,

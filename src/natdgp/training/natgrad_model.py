@@ -15,7 +15,13 @@ from natdgp.models.layers.gp import Posterior
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.natgrad.parameters import constrained_gradient
 from natdgp.training.steppers import Aggregation, Placement, Stepper, choose_stepper
-from natdgp.training.updates import Gradients, Updates, other_variables, posterior_of
+from natdgp.training.updates import (
+    Gradients,
+    Updates,
+    other_variables,
+    posterior_of,
+    with_zeros,
+)
 
 
 class NaturalGradientTraining:
@@ -182,9 +188,7 @@ class LossOfLayers(NaturalGradientTraining):
             tape.watch(q)  # also where GPflow's optimizers were told to leave it alone
             y_pred = self(x, training=True)  # type: ignore[operator]
             loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
-        by_q, by_others = tape.gradient(
-            loss, (q, others), unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
+        by_q, by_others = with_zeros(tape.gradient(loss, (q, others)), (q, others))
         gradients = Gradients(
             tuple(
                 Posterior(
@@ -193,7 +197,7 @@ class LossOfLayers(NaturalGradientTraining):
                 )
                 for index, (q_mu, q_sqrt) in enumerate(parameters)
             ),
-            tuple(map(tf.convert_to_tensor, by_others)),
+            tuple(by_others),
         )
         examples = tf.shape(tf.nest.flatten(x)[0])[0]
         self._stepper().step(posteriors, gradients, loss, examples, self.step)

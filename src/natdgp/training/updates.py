@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gpflux
 import tensorflow as tf
@@ -11,6 +12,8 @@ import tensorflow as tf
 from natdgp.models.layers.gp import Posterior
 from natdgp.natgrad.optimizer import NaturalGradient, numbers_of
 from natdgp.natgrad.parameters import lower_triangle, packed_triangle, unpacked_triangle
+
+logger = logging.getLogger("natdgp.training")
 
 MAX_REFUSED = 100
 """Steps in a row with gradients that are not finite before training stops."""
@@ -34,6 +37,22 @@ class Gradients(NamedTuple):
         pairs = zip(packed[: 2 * len(self.q) : 2], packed[1 : 2 * len(self.q) : 2], strict=True)
         q = tuple(Posterior(q_mu, unpacked_triangle(q_sqrt)) for q_mu, q_sqrt in pairs)
         return Gradients(q, tuple(packed[2 * len(self.q) :]))
+
+
+def with_zeros(gradients: Any, of: Any) -> Any:
+    """Gradients as tensors, zeros for what the loss does not depend on, which the log names.
+
+    :param gradients: as a tape gives them, in any nesting.
+    :param of: what they were taken of, in the same nesting.
+    """
+    filled, unused = [], []
+    for gradient, one in zip(tf.nest.flatten(gradients), tf.nest.flatten(of), strict=True):
+        if gradient is None:
+            unused.append(getattr(one, "name", "q(u)"))
+        filled.append(tf.zeros_like(one) if gradient is None else tf.convert_to_tensor(gradient))
+    if unused:
+        logger.warning("the loss does not depend on %s: it will not train", ", ".join(unused))
+    return tf.nest.pack_sequence_as(gradients, filled)
 
 
 def posterior_of(layer: gpflux.layers.GPLayer) -> Posterior:
