@@ -41,8 +41,3 @@ class NaturalGradientSettings(Frozen):
                 f"{self.gamma_initial} and ramp_steps={self.ramp_steps}; give both or neither"
             )
         return self
-
-    def gamma_of(self, position: int) -> float:
-        return self.gamma
-    def gamma_initial_of(self, position: int) -> float | None:
-        return self.gamma_initial
