@@ -27,9 +27,8 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         step = int(self.model.step)
-        gamma = gamma_at(self._settings.natural_gradient, step)
-        for optimizer in self.model.natgrad_optimizers:
-            _assign(optimizer.gamma, gamma)
+        for position, optimizer in enumerate(self.model.natgrad_optimizers):
+            _assign(optimizer.gamma, gamma_at(self._settings.natural_gradient, step, position))
         if self._moves_rate:
             _assign(self.model.optimizer.learning_rate, learning_rate_at(self._settings.adam, step))
 

@@ -98,7 +98,7 @@ def build_optimizers(
     natural = [
         NaturalGradient(
             tf.Variable(
-                gamma_at(chosen, 0),
+                gamma_at(chosen, 0, position),
                 dtype=settings.model.dtype,
                 trainable=False,
                 name=f"gamma_{layer.name}",
@@ -107,7 +107,7 @@ def build_optimizers(
             or ("fallback" if layer is model.deep_gp.f_layers[-1] else "guaranteed"),
             max_kl=chosen.max_kl,
         )
-        for layer in model.natgrad_layers
+        for position, layer in enumerate(model.natgrad_layers)
     ]
     adam = wrap_optimizer(tf.keras.optimizers.Adam(settings.adam.learning_rate))
     adam.build(model.other_variables())
