@@ -147,7 +147,7 @@ class ModelRecord:
             newer = saved["format"] > FORMAT
             if not newer:
                 return cls(
-                    settings=Settings.model_validate(saved["settings"]),
+                    settings=Settings.model_validate(_of_this_version(saved["settings"])),
                     task=TaskRecord.from_dict(saved["task"]),
                     seed=int(saved["seed"]),
                     structure=saved.get("structure"),
@@ -158,6 +158,14 @@ class ModelRecord:
             f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
             f"this natdgp reads; upgrade natdgp"
         )
+
+
+def _of_this_version(settings: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings without the words of earlier versions."""
+    natural_gradient = settings.get("natural_gradient", {})
+    if natural_gradient.get("placement") != "auto":  # which chose one of the two; both train alike
+        return settings
+    return {**settings, "natural_gradient": {**natural_gradient, "placement": "replicated"}}
 
 
 def _names(saved: Any, field: str) -> tuple[str, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
 from natdgp.fields import Frozen, Number, PositiveFloat, PositiveInt
+
+LIKELIHOOD_FLOOR: Final = 1e-6
+"""GPflow's lower bound of a likelihood's variance or scale, which no parameter reaches."""
 
 
 class KernelSettings(Frozen):
@@ -25,7 +28,7 @@ class GaussianSettings(Frozen):
     """Gaussian noise."""
 
     name: Literal["gaussian"] = "gaussian"
-    variance: PositiveFloat = 0.1
+    variance: Annotated[Number, Field(gt=LIKELIHOOD_FLOOR)] = 0.1
     """Initial noise variance, in units of the standardised target."""
 
 
@@ -33,7 +36,7 @@ class StudentTSettings(Frozen):
     """Student-t noise, for targets with outliers."""
 
     name: Literal["student_t"]
-    scale: PositiveFloat = 0.3
+    scale: Annotated[Number, Field(gt=LIKELIHOOD_FLOOR)] = 0.3
     """Initial scale, in units of the standardised target."""
     degrees_of_freedom: Annotated[Number, Field(gt=2)] = 4.0
     """Fixed degrees of freedom; above 2, so that the predictive variance is finite."""

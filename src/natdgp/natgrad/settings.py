@@ -14,11 +14,12 @@ class NaturalGradientSettings(Frozen):
 
     layers: Literal["all", "last", "none"] | tuple[NonNegativeInt, ...] = "last"
     """Which layers: `all`, `last`, `none`, or a list of indices from 0. Adam trains the others."""
-    gamma: PositiveFloat = 0.1
+    gamma: PositiveFloat | tuple[PositiveFloat, ...] = 0.1
     """Step length on the ELBO of all data, in (0, 1] as a rule; 1 jumps to the optimum of a
-    one-layer model with Gaussian noise, given all data at once."""
-    gamma_initial: PositiveFloat | None = None
-    """Step length at step 0; by default gamma itself, that is, no ramp."""
+    one-layer model with Gaussian noise, given all data at once. One number for all of the layers,
+    or a list with one for each, first to last."""
+    gamma_initial: PositiveFloat | tuple[PositiveFloat, ...] | None = None
+    """Step length at step 0, one number or a list; by default gamma itself, that is, no ramp."""
     ramp_steps: NonNegativeInt = 0
     """Steps over which gamma rises from gamma_initial, linearly in its logarithm."""
     positive_definite: Literal["exact", "guaranteed", "fallback"] | None = None
@@ -28,10 +29,9 @@ class NaturalGradientSettings(Frozen):
     max_kl: PositiveFloat | None = None
     """Trust region: a step whose KL(new q || old q) would be larger is shortened, for each latent
     GP; by default steps are not bounded."""
-    placement: Literal["replicated", "sharded", "auto"] = "auto"
+    placement: Literal["replicated", "sharded"] = "replicated"
     """On several slots, whether each takes every step (`replicated`), or the latent GPs are shared
-    out among the slots (`sharded`); `auto` takes what a model of the cost says is faster
-    (docs/scaling.md). Batches that are aggregated are always stepped by all."""
+    out among the slots (`sharded`). Batches that are aggregated are always stepped by all."""
 
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:
@@ -41,3 +41,18 @@ class NaturalGradientSettings(Frozen):
                 f"{self.gamma_initial} and ramp_steps={self.ramp_steps}; give both or neither"
             )
         return self
+
+    def gamma_of(self, position: int) -> float:
+        """The step length of a layer after any ramp.
+
+        :param position: which of the layers that natural gradients train, first to last, from 0.
+        """
+        return self.gamma[position] if isinstance(self.gamma, tuple) else self.gamma
+
+    def gamma_initial_of(self, position: int) -> float:
+        """The step length of a layer at step 0, its gamma where there is no ramp.
+
+        :param position: which of the layers that natural gradients train, first to last, from 0.
+        """
+        initial = self.gamma_of(position) if self.gamma_initial is None else self.gamma_initial
+        return initial[position] if isinstance(initial, tuple) else initial

@@ -5,7 +5,10 @@ Raw dictionaries stop here. Every other room receives these objects.
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError, model_validator
@@ -14,7 +17,7 @@ from natdgp.data.settings import DataSettings
 from natdgp.fields import Frozen, PositiveInt
 from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.settings import NaturalGradientSettings
-from natdgp.settings.problems import SettingsError, problems_from
+from natdgp.settings.problems import Problem, SettingsError, problems_from
 from natdgp.training.settings import (
     AdamSettings,
     EarlyStoppingSettings,
@@ -49,6 +52,19 @@ class Settings(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _one_gamma_for_each_layer(self) -> Settings:
+        layers = self.natural_gradient_layers
+        for name in ("gamma", "gamma_initial"):
+            given = getattr(self.natural_gradient, name)
+            if isinstance(given, tuple) and len(given) != len(layers):
+                raise ValueError(
+                    f"natural_gradient.{name} lists {len(given)} numbers for {len(layers)} layers "
+                    f"with natural gradients, {list(layers)}; give one for each, first to last, or "
+                    "a single number"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _one_master_of_the_learning_rate(self) -> Settings:
         if self.reduce_lr_on_plateau is not None and self.adam.schedule.name != "constant":
             raise ValueError(
@@ -66,6 +82,11 @@ class Settings(Frozen):
         everything = tuple(range(self.model.layers))
         return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
 
+    @property
+    def gammas(self) -> tuple[float, ...]:
+        """Step lengths of the layers that natural gradients train, after any ramp, in order."""
+        return tuple(map(self.natural_gradient.gamma_of, range(len(self.natural_gradient_layers))))
+
     @classmethod
     def read(cls, hyperparameters: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
         """Validate what Determined hands to a trial.
@@ -82,7 +103,46 @@ class Settings(Frozen):
                 "data is a section of its own",
                 "move it to the top level of the file",
             )
+        given = {**hyperparameters, "data": dict(data)}
+        settings = cls._validated(given)
+        if settings.model.dtype == "float32":
+            try:
+                cls._validated({**_in_float32(settings.model_dump()), "data": dict(data)})
+            except SettingsError as error:
+                raise SettingsError(_of_float32(p, settings) for p in error.problems) from None
+        return settings
+
+    @classmethod
+    def _validated(cls, given: dict[str, Any]) -> Settings:
         try:
-            return cls.model_validate({**hyperparameters, "data": dict(data)})
+            return cls.model_validate(given)
         except ValidationError as error:
             raise SettingsError(problems_from(error, cls)) from None
+
+
+def _in_float32(value: Any) -> Any:
+    """A value with every number in it as float32 holds it; TensorFlow takes denormals for 0."""
+    if isinstance(value, dict):
+        return {name: _in_float32(inner) for name, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_in_float32, value))
+    if not isinstance(value, float):
+        return value
+    try:
+        (rounded,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return rounded if abs(rounded) >= 2.0**-126 else 0.0
+
+
+def _of_float32(problem: Problem, settings: Settings) -> Problem:
+    """A problem of the numbers that float32 makes of the settings, told of the settings."""
+    received: Any = settings
+    for name in problem.path.split(".")[1:]:
+        received = received[int(name)] if isinstance(received, tuple) else getattr(received, name)
+    return replace(
+        problem,
+        received=received,
+        message=f"{problem.message}, and float32 makes it {problem.received}",
+        remedy="set another value, or model.dtype: float64",
+    )

@@ -56,6 +56,17 @@ def _rewrite(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
 
 
+def test_a_record_of_an_earlier_version_that_let_the_machine_place_steps_is_read(
+    tmp_path: Path,
+) -> None:
+    record = _record()
+    record.write(tmp_path)
+    settings = json.loads((tmp_path / RECORD_NAME).read_text("utf-8"))["settings"]
+    settings["natural_gradient"]["placement"] = "auto"
+    _rewrite(tmp_path, settings=settings)
+    assert ModelRecord.read(tmp_path).settings == record.settings
+
+
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     record = _record()
     record.write(tmp_path)

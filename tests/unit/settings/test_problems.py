@@ -102,7 +102,7 @@ def test_an_error_survives_a_process_boundary() -> None:
             {"model": {"likelihood": {"name": "student_t", "scale": -1}}},
             "hyperparameters.model.likelihood.scale",
             -1,
-            ["must be a number above 0", "0.3"],
+            ["must be a number above 1e-06", "0.3"],
         ),
         (
             {"model": {"likelihood": {"name": "gaussian", "scale": 1}}},
