@@ -14,18 +14,18 @@ from natdgp.training.settings import (
 
 
 def gamma_at(settings: NaturalGradientSettings, step: int, position: int = 0) -> float:
-    """Natural-gradient step length at a step.
+    """Natural-gradient step length of a layer at a step.
 
     Log-linear from gamma_initial to gamma over ramp_steps, then level (Salimbeni, Eleftheriadis &
     Hensman 2018, section 5, who warm gamma up because the first steps are the least trustworthy).
 
-    :param position: of the layer among those that natural gradients train.
+    :param position: which of the layers that natural gradients train, first to last, from 0.
     """
-    gamma, initial = settings.gamma_of(position), settings.gamma_initial_of(position)
-    if initial is None or step >= settings.ramp_steps:
-        return gamma
+    first, last = settings.gamma_initial_of(position), settings.gamma_of(position)
+    if step >= settings.ramp_steps:
+        return last
     share = step / settings.ramp_steps
-    return math.exp((1 - share) * math.log(initial) + share * math.log(gamma))
+    return math.exp((1 - share) * math.log(first) + share * math.log(last))
 
 
 def learning_rate_at(settings: AdamSettings, step: int, steps_per_epoch: int | None = None) -> float:

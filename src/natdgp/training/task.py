@@ -13,7 +13,6 @@ from natdgp.data.pipeline import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Prepared, prepare
 from natdgp.data.table import DataError, Table
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.likelihoods.registry import likelihood_class
 from natdgp.models.deep_gp import DeepGP
 from natdgp.settings.schema import Settings
 from natdgp.training.assembly import build_optimizers, build_training_model
@@ -55,7 +54,7 @@ class Task:
         :raises DataError: if they cannot be read or used.
         """
         settings = self.settings
-        likelihood = likelihood_class(settings.model.likelihood)
+        likelihood = settings.model.likelihood.likelihood
         prepared = prepare(
             settings.data,
             settings.model.dtype,
