@@ -20,9 +20,9 @@ from natdgp.checkpoint.record import ModelRecord
 from natdgp.data import DataError, Inspection
 from natdgp.determined.callbacks import EarlyStopping
 from natdgp.determined.event_files import SummaryWriter
-from natdgp.determined.heartbeat_callback import ShowsProgress
-from natdgp.determined.rank_watchdog import Watch
-from natdgp.distributed.heartbeat import Pulse
+from natdgp.determined.heartbeat_callback import HeartbeatCallback
+from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.distributed.heartbeat import Heartbeat
 from natdgp.training import (
     Aggregator,
     check_drift,
@@ -73,15 +73,15 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
-        self._progress: ShowsProgress | None = None
+        self._progress: HeartbeatCallback | None = None
         if env.on_cluster and context.distributed.size > 1:
-            watch = Watch(context.distributed, env.allocation_id)
-            self.show(watch.pulse)
-            watch.begin()
+            watchdog = RankWatchdog(context.distributed, env.allocation_id)
+            self.show(watchdog.heartbeat)
+            watchdog.begin()
 
-    def show(self, pulse: Pulse) -> None:
+    def show(self, heartbeat: Heartbeat) -> None:
         """Let others see how far this rank is; to be called before it runs."""
-        self._progress = ShowsProgress(pulse, self.env.steps_completed)
+        self._progress = HeartbeatCallback(heartbeat, self.env.steps_completed)
         # Last: a rank whose other callbacks hang has not begun the batch.
         self.callback_list.callbacks.append(self._progress)
         self.workloads = self._progress.during(self.workloads)
@@ -136,7 +136,7 @@ class DeepGPController(keras.TFKerasTrialController):
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 if self._progress is not None:
-                    self._progress.arrive()  # at work until all have compared
+                    self._progress.compare()
                 check_drift(self.model)
                 if (aggregator := self._aggregator) is not None:
                     aggregator.gather()
