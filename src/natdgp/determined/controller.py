@@ -17,10 +17,6 @@ from determined.layers._workload_sequencer import ShouldExit
 from natdgp.checkpoint.checksums import seal
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.checkpoint.weights import load_weights
-from natdgp.checkpoint.checksums import seal
-from natdgp.checkpoint.compatibility import misfits, other_data
-from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.training_state import (
     read_aggregated,
     read_state,
@@ -30,9 +26,9 @@ from natdgp.checkpoint.training_state import (
 from natdgp.checkpoint.weights import load_weights
 from natdgp.data.inspection import Inspection
 from natdgp.data.table import DataError
-from natdgp.determined.heartbeat_callback import ShowsProgress
-from natdgp.determined.rank_watchdog import Watch
-from natdgp.distributed.heartbeat import Pulse
+from natdgp.determined.heartbeat_callback import HeartbeatCallback
+from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.distributed.heartbeat import Heartbeat
 from natdgp.distributed.reducer import gather_on_first_rank
 from natdgp.training.callbacks import EarlyStopping, build_callbacks, load_states, states_of
 from natdgp.training.diagnosis import explain_breakdown, explain_failure
@@ -90,15 +86,15 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
-        self._progress: ShowsProgress | None = None
+        self._progress: HeartbeatCallback | None = None
         if env.on_cluster and context.distributed.size > 1:
-            watch = Watch(context.distributed, env.allocation_id)
-            self.show(watch.pulse)
-            watch.begin()
+            watchdog = RankWatchdog(context.distributed, env.allocation_id)
+            self.show(watchdog.heartbeat)
+            watchdog.begin()
 
-    def show(self, pulse: Pulse) -> None:
+    def show(self, heartbeat: Heartbeat) -> None:
         """Let others see how far this rank is; to be called before it runs."""
-        self._progress = ShowsProgress(pulse, self.env.steps_completed)
+        self._progress = HeartbeatCallback(heartbeat, self.env.steps_completed)
         # Last: a rank whose other callbacks hang has not begun the batch.
         self.callback_list.callbacks.append(self._progress)
         self.workloads = self._progress.during(self.workloads)
@@ -152,7 +148,7 @@ class DeepGPController(keras.TFKerasTrialController):
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 if self._progress is not None:
-                    self._progress.arrive()  # at work until all have compared
+                    self._progress.compare()
                 check_drift(self.model)
                 if (aggregated := self._aggregated) is not None:
                     gather_on_first_rank(aggregated, self.model.reducer)
