@@ -148,9 +148,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         finally:
             tf.keras.backend.set_floatx(before)
 
-    def _rows(
-        self, data: Any
-    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
+    def _rows(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
         """Inputs, targets, positions and weights of a batch."""
         x, Y, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         positions = None
