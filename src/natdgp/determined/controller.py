@@ -65,13 +65,12 @@ class DeepGPController(keras.TFKerasTrialController):
             records = env.experiment_config.get("records_per_epoch")
             per_epoch = records // context.get_global_batch_size() if records else None
             self._own_callbacks = build_callbacks(trial.settings, per_epoch)
+        # What the settings ask for is there, whatever a trial's keras_callbacks returns.
+        callbacks = [*self._own_callbacks, *(train_config.callbacks or [])]
         super().__init__(
             model,
             session,
-            # What the settings ask for is there, whatever a trial's keras_callbacks returns.
-            train_config._replace(
-                callbacks=[*self._own_callbacks, *(train_config.callbacks or [])]
-            ),
+            train_config._replace(callbacks=callbacks),
             trial,
             context,
             env,

@@ -70,7 +70,8 @@ class LocalContext:
 
     def get_experiment_config(self) -> dict[str, Any]:
         """The experiment configuration."""
-        return self._config
+        config: dict[str, Any] = self._config
+        return config
 
     def get_hparams(self) -> dict[str, Any]:
         """Its hyperparameters."""

@@ -17,8 +17,8 @@ def baseline_figures(
     """Figures of simple models on the split of the run.
 
     For numbers, "predict the mean" and "linear regression", and else the likelihood's baseline.
-    The former predict a Gaussian whose standard deviation is that of their training residuals, which is
-    never 0: an exact fit is exact up to rounding.
+    The former predict a Gaussian whose standard deviation is that of their training residuals,
+    which is never 0: an exact fit is exact up to rounding.
 
     :returns: by baseline, in the original units: of numbers rmse, nlpd, crps and coverage_95.
     """

@@ -71,7 +71,7 @@ class EndRequests:
         self._before.clear()
 
     @property
-    def signal(self) -> signal.Signals | None:
+    def received(self) -> signal.Signals | None:
         """What asks the run to end, if anything does."""
         if self._channel is not None and self._signal is None:
             self._signal = self._channel.asked
@@ -144,7 +144,7 @@ class RunDriver:
 
     def wants_to_end(self) -> bool:
         """Whether something asks the run to end."""
-        return self._requests.signal is not None
+        return self._requests.received is not None
 
     def _report(self, group: str, step: int, metrics: Metrics) -> None:
         self._journal.write(group, step, metrics)

@@ -153,7 +153,7 @@ def train(
         return Outcome(
             steps=ending.step,
             completed=(journal.last_validation or 0) >= plan_of(experiment).length,
-            signal=requests.signal if ending.reason == "interrupted" else None,
+            signal=requests.received if ending.reason == "interrupted" else None,
             best=best.path,
             model=model,
             task=prepared.task,
@@ -192,9 +192,8 @@ class _Prepared:
             callbacks = [*own, *callbacks]
         heartbeat = None
         if channel is not None and channel.heartbeat is not None:
-            heartbeat = HeartbeatCallback(
-                channel.heartbeat, self.latest.steps if self.latest else 0
-            )
+            steps = self.latest.steps if self.latest else 0
+            heartbeat = HeartbeatCallback(channel.heartbeat, steps)
             model.reducer.announce(heartbeat.arrive)
         loop = Loop(
             model,

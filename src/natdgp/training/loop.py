@@ -154,7 +154,7 @@ class Loop:
 
         :raises TrainingFailure: if training breaks down; it says why, and what to change.
         """
-        plan, progress = self._plan, self.progress
+        progress = self.progress
         self._callbacks.on_train_begin()
         load_states(self.callbacks, progress.callbacks)
         try:
@@ -257,8 +257,8 @@ class Loop:
         self._callbacks.on_test_end(metrics)
         if self._plan.judge not in metrics:
             raise TrainingFailure(
-                f"searcher.metric is {self._plan.judge}, which this model does not report; name one "
-                f"of {', '.join(metrics)}"
+                f"searcher.metric is {self._plan.judge}, which this model does not report; name "
+                f"one of {', '.join(metrics)}"
             )
         metrics |= self._counts()
         self._wait()
