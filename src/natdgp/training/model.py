@@ -61,8 +61,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         """Mean and variance of y, [n, Q] each, standardised."""
         X, *_ = self._rows(inputs)
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
-        y_mean, y_var = self.deep_gp.likelihood.mean_and_variance(mean, var)
-        return y_mean, y_var
+        y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
+        return y
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
