@@ -126,13 +126,14 @@ def whitened_marginals(
     """
     shared, points = kernel.kernel, inducing.inducing_variable
     jitter = gpflow.default_jitter() if jitter is None else jitter
-    return _mean_and_variance(
+    mean, var = _mean_and_variance(
         shared(X, full_cov=False),  # [N]
         gpflow.covariances.Kuu(points, shared, jitter=jitter),  # [M, M]
         gpflow.covariances.Kuf(points, shared, X),  # [M, N]
         tf.convert_to_tensor(q_mu),
         tf.convert_to_tensor(q_sqrt),
     )
+    return mean, var
 
 
 @tf.custom_gradient
