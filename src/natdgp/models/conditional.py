@@ -105,7 +105,7 @@ def whitened_marginals(
     q_mu: tf.Tensor,
     q_sqrt: tf.Tensor,
     *,
-    jitter: float | None = None,
+    jitter: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of f(X) under q, for P latent GPs that share kernel and inducing inputs.
 
@@ -122,10 +122,9 @@ def whitened_marginals(
     :param q_sqrt: lower-triangular square roots of their covariances, as
         :func:`~natdgp.natgrad.parameters.lower_triangle` gives them: of the gradient that they
         receive only the lower triangle is right.
-    :param jitter: added to the diagonal of Kuu; GPflow's default if None.
+    :param jitter: added to the diagonal of Kuu.
     """
     shared, points = kernel.kernel, inducing.inducing_variable
-    jitter = gpflow.default_jitter() if jitter is None else jitter
     mean, var = _mean_and_variance(
         shared(X, full_cov=False),  # [N]
         gpflow.covariances.Kuu(points, shared, jitter=jitter),  # [M, M]

@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import gpflow
+import numpy as np
 import tensorflow as tf
+
+from natdgp.models.settings import KernelSettings
 
 
 def squared_distances(X: tf.Tensor, Z: tf.Tensor | None = None) -> tf.Tensor:
@@ -99,3 +102,19 @@ class Matern52(gpflow.kernels.Matern52):
     def scaled_squared_euclid_dist(self, X: tf.Tensor, X2: tf.Tensor | None = None) -> tf.Tensor:
         """r^2, [N, N2]."""
         return squared_distances(self.scale(X), self.scale(X2))
+
+
+_KERNELS = {
+    "squared_exponential": SquaredExponential,
+    "matern32": Matern32,
+    "matern52": Matern52,
+}
+
+
+def build_kernel(settings: KernelSettings, in_dim: int) -> gpflow.kernels.Kernel:
+    """The kernel of a layer with `in_dim` inputs, in GPflow's default float type."""
+    lengthscale = settings.lengthscale or float(np.sqrt(in_dim))
+    return _KERNELS[settings.name](
+        variance=settings.variance,
+        lengthscales=np.full(in_dim, lengthscale) if settings.ard else lengthscale,
+    )

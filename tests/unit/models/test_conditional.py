@@ -36,7 +36,7 @@ def test_marginals_and_gradients_are_gpflows(num_inducing: int, latent_gps: int)
     ]
     outcomes = []
     for marginals_of in (
-        lambda: whitened_marginals(X, inducing, kernel, q_mu, packed),
+        lambda: whitened_marginals(X, inducing, kernel, q_mu, packed, jitter=1e-6),
         lambda: conditional(X, inducing, kernel, q_mu, q_sqrt=packed, white=True),
     ):
         with tf.GradientTape() as tape:

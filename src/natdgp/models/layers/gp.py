@@ -18,6 +18,7 @@ from gpflow.kernels import MultioutputKernel
 from gpflux.sampling.sample import Sample
 
 from natdgp.models.conditional import marginals
+from natdgp.models.noise import Draws
 from natdgp.models.whitened_kl import whitened_kl
 from natdgp.natgrad.parameters import lower_triangle
 
@@ -99,6 +100,25 @@ class GPLayer(gpflux.layers.GPLayer):
                 jitter=self.jitter,
             )
             return mean + self.mean_function(F), var
+
+    def propagate_marginals(self, F: tf.Tensor, q: Posterior) -> tuple[tf.Tensor, tf.Tensor]:
+        """:meth:`marginals` of inputs [S, n, D]: two tensors [S, n, Q]."""
+        S, n = tf.shape(F)[0], tf.shape(F)[1]
+        mean, var = self.marginals(tf.reshape(F, [S * n, F.shape[-1]]), q)
+        by_sample = [S, n, mean.shape[-1]]
+        return tf.reshape(mean, by_sample), tf.reshape(var, by_sample)
+
+    def propagate(self, F: tf.Tensor, q: Posterior, draws: Draws, index: int) -> tf.Tensor:
+        """Samples of the layer's outputs at samples of its inputs.
+
+        :param F: [S, n, D], or [1, n, D], which is then computed once for all S samples.
+        :param q: the layer's :meth:`posterior`.
+        :param draws: the standard normal numbers that samples are made of.
+        :param index: the layer's, for numbers of its own.
+        :returns: [S, n, Q].
+        """
+        mean, var = self.propagate_marginals(F, q)
+        return mean + tf.sqrt(var) * draws.normal(index, mean.shape[-1], mean.dtype)
 
     @check_shapes("return: []")
     def kl(self, q: Posterior) -> tf.Tensor:
