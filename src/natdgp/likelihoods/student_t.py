@@ -11,8 +11,8 @@ from scipy.special import logsumexp
 
 from natdgp.fields import Frozen, Number
 from natdgp.lazy import check_shapes, lazy
-from natdgp.likelihoods.base import FLOOR, MIXTURE, FloatArray
-from natdgp.likelihoods.regression import Nodes, RegressionLikelihood, mixture_crps, normal_cdf
+from natdgp.likelihoods.base import FLOOR, MIXTURE, FloatArray, as_column, normal_cdf
+from natdgp.likelihoods.regression import Nodes, RegressionLikelihood, mixture_crps
 
 if TYPE_CHECKING:
     import gpflow
@@ -77,7 +77,7 @@ class StudentTLikelihood(RegressionLikelihood):
     def log_density_by_sample(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """Log of the sum over precisions of Gaussian densities, right to 1e-4."""
         z, std = self._standardised(mean, var, Y)
-        log_weights = _as_column(self._log_weights, like=mean)
+        log_weights = as_column(self._log_weights, like=mean)
         logs = log_weights - 0.5 * tf.square(z) - tf.math.log(std) - 0.5 * math.log(2 * math.pi)
         return tf.reduce_sum(tf.reduce_logsumexp(logs, axis=0), axis=-1)
 
@@ -89,7 +89,7 @@ class StudentTLikelihood(RegressionLikelihood):
     def cdf(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """Sum over precisions of Gaussian CDFs, right to 1e-6."""
         z, _ = self._standardised(mean, var, Y)
-        weighted = _as_column(np.exp(self._log_weights), like=mean) * normal_cdf(z)
+        weighted = as_column(np.exp(self._log_weights), like=mean) * normal_cdf(z)
         return tf.reduce_mean(tf.reduce_sum(weighted, axis=0), axis=0)
 
     @check_shapes(*MIXTURE, "return: [n, Q]")
@@ -103,7 +103,7 @@ class StudentTLikelihood(RegressionLikelihood):
         self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(y - mean) / std and std for each precision: [K, S, n, Q]."""
-        precisions = _as_column(self._precisions, like=mean)
+        precisions = as_column(self._precisions, like=mean)
         std = tf.sqrt(var + self._squared_scale(like=mean) / precisions)
         return (Y - mean) / std, std
 
@@ -131,7 +131,7 @@ def expected_log1p_square(mean: tf.Tensor, var: tf.Tensor) -> tf.Tensor:
         scaled_var = 2 * var
         sums = [tf.zeros_like(mean)] * 3
         for start in range(0, len(_POINTS), _AT_ONCE):
-            t = _as_column(_POINTS[start : start + _AT_ONCE], like=mean) * one_over_c
+            t = as_column(_POINTS[start : start + _AT_ONCE], like=mean) * one_over_c
             r = tf.math.rsqrt(1 + scaled_var * t)
             t_r2 = t * r * r
             term = r * tf.exp(-(t + square * t_r2))
@@ -153,11 +153,6 @@ def expected_log1p_square(mean: tf.Tensor, var: tf.Tensor) -> tf.Tensor:
         return value, lambda upstream: (upstream * by_mean, upstream * by_var)
 
     return value_and_gradient(mean, var)
-
-
-def _as_column(values: FloatArray, like: tf.Tensor) -> tf.Tensor:
-    """[K] numbers as [K, 1, 1, 1]."""
-    return tf.constant(values[:, None, None, None], like.dtype)
 
 
 def _precision_grid(df: float) -> tuple[FloatArray, FloatArray]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from pydantic import ValidationError
 from scipy import special, stats
 
 from natdgp.likelihoods.student_t import (
@@ -224,3 +225,19 @@ def test_crps_is_the_integral_that_defines_it(df: float, within: float) -> None:
         expected = _exact_crps(df, mean[:, row, 0], var[:, row, 0], Y[row, 0])
         error = abs(float(found[row, 0]) - expected) / np.sqrt(float(y_var[row, 0]))
         assert error < within, (row, error)
+
+
+# --- settings ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "floor"),
+    [("scale", 1e-6, "0.000001"), ("scale", 1e-7, "0.000001"), ("degrees_of_freedom", 2.0, "2")],
+)
+def test_values_at_or_below_the_floor_are_refused(field: str, value: float, floor: str) -> None:
+    with pytest.raises(ValidationError, match=rf"{field}\n  Input should be greater than {floor}"):
+        StudentTSettings.model_validate({"name": "student_t", field: value})
+
+
+def test_a_scale_just_above_the_floor_is_built() -> None:
+    assert _student_t(scale=1.1e-6).gpflow.scale.numpy() == pytest.approx(1.1e-6)
