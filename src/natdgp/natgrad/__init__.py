@@ -10,8 +10,6 @@ from natdgp.natgrad.steps import (
     mean_sqrt_step_diag,
     natural_step,
     natural_step_diag,
-    short_natural_step,
-    short_natural_step_diag,
 )
 
 __all__ = [
@@ -23,8 +21,6 @@ __all__ = [
     "mean_sqrt_step_diag",
     "natural_step",
     "natural_step_diag",
-    "short_natural_step",
-    "short_natural_step_diag",
     "step_kl",
     "step_kl_diag",
 ]
