@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape
-from natdgp.settings import Settings
-from natdgp.training import Aggregation, build_optimizers, build_training_model
+from natdgp.models.builder import TaskShape
+from natdgp.settings.schema import Settings
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_optimizers, build_training_model
 from tests.unit.training.ranks import together
 
 FILE = Path(__file__).parent.parent / "fixtures" / "loss_traces.json"

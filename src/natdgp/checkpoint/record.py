@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
-from natdgp.data import Prepared, Scaling
+from natdgp.data.prepare import Prepared
+from natdgp.data.scaling import Scaling
 from natdgp.models.builder import TaskShape
-from natdgp.settings import Settings
+from natdgp.settings.schema import Settings
 
 FORMAT = 1
 """Raised when a field changes its meaning; older formats stay readable."""

@@ -17,19 +17,17 @@ from determined.layers._workload_sequencer import ShouldExit
 from natdgp.checkpoint.checksums import seal
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.data import DataError, Inspection
+from natdgp.checkpoint.weights import load_weights
+from natdgp.data.inspection import Inspection
+from natdgp.data.table import DataError
 from natdgp.determined.callbacks import EarlyStopping
 from natdgp.determined.event_files import SummaryWriter
 from natdgp.determined.heartbeat_callback import ShowsProgress
 from natdgp.determined.rank_watchdog import Watch
 from natdgp.distributed.heartbeat import Pulse
-from natdgp.training import (
-    Aggregator,
-    check_drift,
-    explain_breakdown,
-    explain_failure,
-    load_weights,
-)
+from natdgp.training.aggregation import Aggregator
+from natdgp.training.diagnosis import explain_breakdown, explain_failure
+from natdgp.training.drift import check_drift
 
 logger = logging.getLogger("natdgp.determined")
 

@@ -10,13 +10,17 @@ import tensorflow as tf
 from determined import keras
 
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
-from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
+from natdgp.data.pipeline import evaluation_dataset, training_dataset
+from natdgp.data.prepare import Prepared, prepare
 from natdgp.determined.callbacks import build_callbacks
 from natdgp.determined.controller import DeepGPController
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TooFewRows
-from natdgp.settings import Settings, SettingsError
-from natdgp.training import Aggregation, build_optimizers, build_training_model, too_large_a_batch
+from natdgp.models.inducing import TooFewRows
+from natdgp.settings import SettingsError
+from natdgp.settings.schema import Settings
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.memory import too_large_a_batch
 
 logger = logging.getLogger("natdgp.determined")
 

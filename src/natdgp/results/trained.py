@@ -12,14 +12,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.data import Numbers, Rows, evaluation_dataset
-from natdgp.models import Stream
-from natdgp.training import (
-    NatGradModel,
-    build_training_model,
-    check_shapes_of_weights,
-    load_weights,
-)
+from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights
+from natdgp.data.pipeline import evaluation_dataset
+from natdgp.data.prepare import Numbers, Rows
+from natdgp.models.noise import Stream
+from natdgp.training.builder import build_training_model
+from natdgp.training.model import NatGradModel
 
 _TOLERANCE = 1e-12
 """How exact a quantile is, in predictive standard deviations."""

@@ -42,7 +42,7 @@ def _lead(exchange: Exchange, orders: Orders) -> Verdict:
     from rich.console import Console
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import train_and_report
 
@@ -68,7 +68,7 @@ def _follow(exchange: Exchange, orders: Orders) -> None:
     import determined as det
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.local_training import follow
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.settings import read_experiment

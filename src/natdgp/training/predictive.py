@@ -18,7 +18,7 @@ import tensorflow as tf
 from check_shapes import check_shapes
 from scipy.special import logsumexp
 
-from natdgp.models import DeepGP
+from natdgp.models.deep_gp import DeepGP
 
 INTERVAL = (0.025, 0.975)
 """Quantiles that bound the central 95% interval."""

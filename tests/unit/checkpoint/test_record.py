@@ -14,18 +14,14 @@ import tensorflow as tf
 import natdgp
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import FORMAT, ModelRecord, NewerFormat, TaskRecord, versions
-from natdgp.data import Prepared, Rows, Scaling
-from natdgp.models import TaskShape
-from natdgp.settings import (
-    AdamSettings,
-    CosineSchedule,
-    EarlyStoppingSettings,
-    ModelSettings,
-    NaturalGradientSettings,
-    Settings,
-    StudentTSettings,
-    TableSettings,
-)
+from natdgp.data.prepare import Prepared, Rows
+from natdgp.data.scaling import Scaling
+from natdgp.data.settings import TableSettings
+from natdgp.models.builder import TaskShape
+from natdgp.models.settings import ModelSettings, StudentTSettings
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.settings.schema import Settings
+from natdgp.training.settings import AdamSettings, CosineSchedule, EarlyStoppingSettings
 
 # Floats whose decimal forms are long, tiny, huge or one bit from a round number.
 AWKWARD = np.array([1 / 3, np.nextafter(1.0, 2.0), 5e-324, 1.7976931348623157e308, -0.1])

@@ -11,9 +11,10 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from natdgp.settings import Settings, read_experiment
+from natdgp.settings import read_experiment
 from natdgp.settings.allowed import groups
 from natdgp.settings.document import parse
+from natdgp.settings.schema import Settings
 
 CONST = Path(__file__).parents[3] / "experiments" / "flights" / "const.yaml"
 LINES = CONST.read_text(encoding="utf-8").splitlines()

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings import MISSING, Problem, Settings, SettingsError
+from natdgp.settings import MISSING, Problem, SettingsError
+from natdgp.settings.schema import Settings
 
 
 def problems_of(hyperparameters: dict[str, Any], **data: Any) -> dict[str, Problem]:

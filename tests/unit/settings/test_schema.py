@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from natdgp.settings import ModelSettings, Settings
+from natdgp.models.settings import ModelSettings
+from natdgp.settings.schema import Settings
 
 SMALLEST = Settings.read({"global_batch_size": 8}, {"source": "flights"})
 

@@ -5,11 +5,11 @@ import logging
 import pytest
 import tensorflow as tf
 
-from natdgp.data import Numbers
+from natdgp.data.prepare import Numbers
 from natdgp.distributed.cost import Network
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape, build_deep_gp
-from natdgp.settings import ModelSettings
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.settings import ModelSettings
 from natdgp.training import placement
 from natdgp.training.placement import CORES, GPUS, Machine, choose_placement, shards_steps
 from tests.unit.training.ranks import together

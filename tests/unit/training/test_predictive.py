@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, special, stats
 
-from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
-from natdgp.settings import GaussianSettings, ModelSettings, StudentTSettings
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.noise import Stream
+from natdgp.models.settings import GaussianSettings, ModelSettings, StudentTSettings
 from natdgp.training.predictive import (
     INTERVAL,
     STUDENT_T_DRAWS,

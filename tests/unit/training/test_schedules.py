@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natdgp.settings import (
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training.settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,
-    NaturalGradientSettings,
     PerEpochSchedule,
 )
-from natdgp.training import gamma_at, learning_rate_at, learning_rate_in_epoch
 
 RAMP = NaturalGradientSettings(gamma=0.1, gamma_initial=1e-5, ramp_steps=100)
 
