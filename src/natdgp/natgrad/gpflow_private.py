@@ -15,7 +15,6 @@ import gpflow
 import tensorflow as tf
 from gpflow.optimizers import XiTransform
 
-
 _GPFLOW_STEP = gpflow.optimizers.NaturalGradient._natgrad_apply_gradients
 """Bound here, for whoever puts another class in the place of GPflow's later."""
 

@@ -205,7 +205,7 @@ class NaturalGradient(GPflowNaturalGradient):
 
         :param loss_fn: the loss, a scalar; called once.
         :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation), trainable
-            or not; or a callable that returns them, which is called after the loss.
+            or not; or a callable that returns them.
         :param name: of the scope of the operations.
         """
         self.apply_gradients(self.compute_gradients(loss_fn, var_list), name)
@@ -220,13 +220,12 @@ class NaturalGradient(GPflowNaturalGradient):
         :raises TypeError: for a list of anything but pairs and triples.
         :raises ValueError: if the loss does not depend on a parameter.
         """
-        given = None if callable(var_list) else _checked(var_list)
-        with tf.GradientTape(watch_accessed_variables=given is None) as tape:
-            # Watched one by one: GPflow's tutorials make q(u) untrainable for other optimizers.
-            tape.watch(_variables(given or []))
+        entries = _checked(var_list() if callable(var_list) else var_list)
+        variables = [q.unconstrained_variable for entry in entries for q in entry[:2]]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)  # untrainable ones too: GPflow's tutorials make q(u) so
             loss = loss_fn()
-        entries = _checked(var_list()) if callable(var_list) else _checked(var_list)
-        gradients = tape.gradient(loss, _variables(entries))
+        gradients = tape.gradient(loss, variables)
         pairs = zip(gradients[::2], gradients[1::2], strict=True)
         return list(zip(pairs, entries, strict=True))
 
@@ -458,11 +457,6 @@ def numbers_of(step: SafeStep) -> tf.Tensor:
     """How many of a step's latent GPs were [corrected, shortened, refused]."""
     flags = tf.stack([step.corrected, step.shortened, step.refused])
     return tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
-
-
-def _variables(entries: Sequence[Parameters]) -> list[tf.Variable]:
-    """Of q_mu and q_sqrt of the first q(u), then of the second, and so on."""
-    return [q.unconstrained_variable for entry in entries for q in entry[:2]]
 
 
 def _checked(var_list: Sequence[Parameters]) -> Sequence[Parameters]:

@@ -305,15 +305,16 @@ def test_another_kind_of_gamma_is_refused_once_a_step_was_traced() -> None:
     ],
 )
 def test_options_of_other_optimizers_are_refused_with_what_to_do(option: str, remedy: str) -> None:
+    options: dict[str, Any] = {option: 0.1}
     with pytest.raises(TypeError, match=f"has no {option}; .*{remedy}"):
-        NaturalGradient(**{option: 0.1})
+        NaturalGradient(**options)
     optimizer = NaturalGradient(0.1)
     with pytest.raises(AttributeError, match=f"has no {option}; .*{remedy}"):
         setattr(optimizer, option, 0.1)
 
 
 def test_a_learning_rate_cannot_be_read_and_gamma_is_asked_for() -> None:
-    with pytest.raises(AttributeError, match="has no learning_rate; .*gamma"):
+    with pytest.raises(AttributeError, match=r"has no learning_rate; .*gamma"):
         _ = NaturalGradient(0.1).learning_rate
     with pytest.raises(TypeError, match="needs gamma"):
         NaturalGradient()
@@ -349,7 +350,8 @@ def test_an_untrainable_q_is_stepped_as_by_gpflow(compiled: bool) -> None:
             optimizer.minimize(loss, (lambda: pairs) if call else pairs)
 
         (in_graph(step) if compiled else step)()
-        return model.q_sqrt.numpy()
+        q_sqrt: FloatArray = model.q_sqrt.numpy()
+        return q_sqrt
 
     expected = train(gpflow.optimizers.NaturalGradient, call=False)
     assert not np.allclose(expected, np.eye(8))
