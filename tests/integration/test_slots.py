@@ -177,8 +177,8 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     _assert_same(bench, straight, two)
 
 
-LIMIT = 20
-"""Seconds of --rank-timeout: longer than a busy machine takes to trace the first validation."""
+LIMIT = 10
+"""Seconds of --rank-timeout: too few to trace the first steps and validations on a busy machine."""
 
 
 @pytest.mark.parametrize(
