@@ -40,7 +40,7 @@ def test_batches_are_noted_as_they_begin_and_end(file: IO[bytes]) -> None:
     assert _shown(file)[2] is Phase.ENDING
 
 
-def test_a_rank_is_at_work_during_workloads_but_for_saving(file: IO[bytes]) -> None:
+def test_a_rank_is_at_work_during_workloads(file: IO[bytes]) -> None:
     phases: list[Phase] = []
 
     def given() -> Iterator[tuple[workload.Workload, workload.ResponseFunc]]:
@@ -52,5 +52,5 @@ def test_a_rank_is_at_work_during_workloads_but_for_saving(file: IO[bytes]) -> N
 
     stream = HeartbeatCallback(Heartbeat(file, 0), 0).during(given())
     during = [_shown(file)[2] for _ in stream]
-    assert during == [Phase.TRAINING, Phase.VALIDATING, Phase.WAITING]
+    assert during == [Phase.TRAINING, Phase.VALIDATING, Phase.SAVING]
     assert phases == [Phase.WAITING] * 4
