@@ -129,7 +129,7 @@ def _train(parsed: argparse.Namespace) -> int:
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import new_run

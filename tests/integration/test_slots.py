@@ -20,7 +20,6 @@ import pytest
 import natdgp
 from natdgp.run.journal import TRAINING, VALIDATION
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import resumed_run
 from natdgp.settings import read_experiment
 from tests.conftest import FloatArray
 from tests.integration.breaking import HANGS, LEAVES, STOPS, breaking_trial
@@ -64,7 +63,7 @@ def _assert_same(bench: Bench, one: RunFolder, other: RunFolder) -> None:
 
 
 def _go_on_alone(bench: Bench, folder: RunFolder) -> None:
-    resumed_run(read_experiment(folder.config, ["resources.slots_per_trial=1"]), folder)
+    folder.write_config(read_experiment(folder.config, ["resources.slots_per_trial=1"]).config)
     assert bench.go(folder).steps == 12
 
 

@@ -59,26 +59,31 @@ def train(orders: Orders, channel: RankChannel, *, leads: bool) -> int:
     :param leads: whether this is rank 0, which writes to the run's folder and reports.
     :returns: the exit status for the command.
     """
-    import determined as det
     from rich.console import Console
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.local_training import follow
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import train_and_report
-    from natdgp.settings import read_experiment
+    from natdgp.settings.experiment import read_experiment
+    from natdgp.training.diagnosis import BadBatch, TrainingFailure
 
     try:
         folder = RunFolder.open(Path(orders.folder))
+        experiment = read_experiment(folder.config)
         if not leads:
-            follow(read_experiment(folder.config), folder, channel)
+            follow(experiment, folder, channel)
             return 0
-        console = Console(width=orders.width, highlight=False, markup=False, emoji=False)
         return train_and_report(
-            console, folder, live=orders.live, channel=channel, of_search=orders.of_search
+            Console(width=orders.width, highlight=False, markup=False, emoji=False),
+            folder,
+            experiment,
+            live=orders.live,
+            channel=channel,
+            of_search=orders.of_search,
         )
-    except (FolderError, DataError, DamagedCheckpoint, det.InvalidHP) as error:
+    except (FolderError, DataError, BadBatch, DamagedCheckpoint, TrainingFailure) as error:
         status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
         if leads:
             sys.stderr.write(f"{command}{error}\n")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from natdgp.data import DataError
+from natdgp.data.table import DataError
 
 
 def fingerprint_of(data: Mapping[str, Any]) -> str:

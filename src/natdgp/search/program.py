@@ -23,7 +23,7 @@ def main(lock: Path, run: Path, search: int) -> int:
     import tensorflow as tf
     from rich.console import Console
 
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.distributed.watchdog import VARIABLE, limit_from
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.launch import require_horovod, run_on_slots

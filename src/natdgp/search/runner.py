@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from natdgp.data import DataError
+from natdgp.data.table import DataError
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.verdicts import Verdicts

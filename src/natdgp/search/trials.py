@@ -9,7 +9,8 @@ from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import new_run
 from natdgp.search.progress import Trial
 from natdgp.search.search_folder import SearchFolder
-from natdgp.settings import Experiment, Search, Settings
+from natdgp.settings import Experiment, Search
+from natdgp.settings.schema import Settings
 
 
 def experiment_of(search: Search, trial: Trial) -> Experiment:

@@ -37,6 +37,7 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    small_experiment: dict[str, Any],
     problem: type[Exception],
     of_search: bool,
 ) -> None:
@@ -45,7 +46,7 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
 
     monkeypatch.setattr("natdgp.run.run_session.train_and_report", refuse)
     folder = RunFolder.create(tmp_path / "run")
-    folder.write_config({})
+    folder.write_config(small_experiment)
     orders = Orders(0, 0, str(folder.root), command=[], live=False, width=80, of_search=of_search)
     with tempfile.TemporaryFile(buffering=0) as file:
         status = train(orders, RankChannel(file, 2), leads=True)
