@@ -293,7 +293,8 @@ class Loop:
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        self._wait()
+        if self._heartbeat is not None:
+            self._heartbeat.save()
         if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 
