@@ -10,7 +10,12 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from natdgp.data.inspection import Inspection
-from natdgp.distributed.reducer import first_text, gather_on_first_rank
+from natdgp.distributed.reducer import (
+    OneProcess,
+    Reducer,
+    first_text,
+    gather_on_first_rank,
+)
 from natdgp.training.callbacks import EarlyStopping, load_states, states_of
 from natdgp.training.diagnosis import (
     BadBatch,
@@ -118,7 +123,7 @@ class Loop:
         self._validation_data = self._inspections[1].of(validation_data)
         self._plan = plan
         self._driver = driver
-        self._reducer = getattr(model, "reducer", None)
+        self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
         self.progress = Progress()
         self.callbacks = list(callbacks)
         model.stop_training = False
@@ -174,18 +179,13 @@ class Loop:
             if batches is None:
                 data = self._training_data(progress.step)
                 batches = iter(self._inspections[0].of(data))
-            self._train(
-                batches,
-                max(
-                    1,
-                    min(
-                        self._until(progress.last_saved, plan.save_every),
-                        self._until(progress.last_validation, plan.validate_every),
-                        plan.length - progress.step,
-                        plan.report_every,
-                    ),
-                ),
+            steps = min(
+                self._until(progress.last_saved, plan.save_every),
+                self._until(progress.last_validation, plan.validate_every),
+                plan.length - progress.step,
+                plan.report_every,
             )
+self._train(batches, max(1, int(steps)))
             if (ending := self._ending()) is not None:
                 return ending
             if self._until(progress.last_validation, plan.validate_every) < 1:
@@ -205,7 +205,7 @@ class Loop:
 
     def _is_to_end(self) -> bool:
         """Rank 0's driver decides, and all ranks hear it at the same step."""
-        if self._reducer is None or self._reducer.size == 1:
+        if self._reducer.size == 1:
             return self._driver.wants_to_end()
         wants = self._reducer.rank == 0 and self._driver.wants_to_end()
         return float(self._reducer.total(tf.constant(float(wants)))) > 0
@@ -253,8 +253,8 @@ class Loop:
         progress.last_validation = progress.step
         is_best = self._note(metrics[self._plan.judge])
         self._driver.validation(progress.step, metrics)
-        policy = self._plan.save_policy
-        if progress.last_saved != progress.step and (policy == "all" or (policy == "best" and is_best)):
+        saves = {"all": True, "best": is_best, "none": False}[self._plan.save_policy]
+        if saves and progress.last_saved != progress.step:
             self._save()
 
     def _note(self, value: float) -> bool:
@@ -270,13 +270,12 @@ class Loop:
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        if self._reducer is None or self._reducer.rank == 0:
+        if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 
     def _broken(self, what: str) -> Exception:
         # Why a figure is not finite, the same on every rank: if data are to blame, one has seen it.
         own = next((one.found for one in self._inspections if one.found is not None), "")
-        found = own if self._reducer is None else first_text(self._reducer, own)
-        if found:
+        if found := first_text(self._reducer, own):
             return BadBatch(f"{what}: {found}")
         return TrainingFailure(explain_breakdown(self._model, what))

@@ -120,6 +120,24 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         with self._own_float_type():
             return super().predict(*args, **kwargs)
 
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Write all variables, in TensorFlow's format, to files that begin with a path."""
+        self._parts().write(str(filepath))
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """The inverse of :meth:`save_weights`; returns TensorFlow's status of the load."""
+        return self._parts().read(str(filepath))
+
+    def _parts(self) -> tf.train.Checkpoint:
+        """The variables by the names that every format has had: layers, then the likelihood."""
+        likelihood = tf.train.Checkpoint(likelihood=self.deep_gp.gpflow_likelihood)
+        parts = [*self.deep_gp.f_layers, likelihood]
+        named = {f"layer_with_weights-{number}": part for number, part in enumerate(parts)}
+        if self.optimizer is not None:
+            named |= {"natural": tf.train.Checkpoint(optimizers=self.natgrad_optimizers)}
+            named |= {"other": self.optimizer, "step": self.step, "refused": self.refused}
+        return tf.train.Checkpoint(**named)
+
     @contextlib.contextmanager
     def _own_float_type(self) -> Iterator[None]:
         # Keras turns NumPy's float64 into its own default, float32, on the way in.

@@ -33,9 +33,6 @@ class NaturalGradientTraining:
     Or with that one alone, and a step length `gamma` for all layers.
     """
 
-    _natgrad_layers: list[gpflux.layers.GPLayer] | bool = True
-    _all_optimizers: list[Any] | None = None
-
     def distribute(
         self,
         reducer: Reducer,
@@ -71,7 +68,7 @@ class NaturalGradientTraining:
 
         By default all GP layers.
         """
-        chosen = self._natgrad_layers
+        chosen = getattr(self, "_natgrad_layers", True)
         if isinstance(chosen, bool):
             gp_layers = [one for one in self.layers if isinstance(one, gpflux.layers.GPLayer)]
             return gp_layers if chosen else []
@@ -84,17 +81,17 @@ class NaturalGradientTraining:
     @property
     def natgrad_optimizers(self) -> list[NaturalGradient]:
         """One for each of `natgrad_layers`."""
-        return list(self._all_optimizers[:-1]) if self._all_optimizers else []
+        return list((getattr(self, "_all_optimizers", None) or [])[:-1])
 
     @property
-    def optimizer(self) -> tf.keras.optimizers.Optimizer | None:
+    def optimizer(self) -> Any:
         """The optimizer of every parameter but q(u) of `natgrad_layers`."""
-        return self._all_optimizers[-1] if self._all_optimizers else None
+        return (getattr(self, "_all_optimizers", None) or [None])[-1]
 
     @optimizer.setter
     def optimizer(self, optimizers: Any) -> None:
         if optimizers is not self.optimizer:  # which Keras sets again
-            self._all_optimizers = None if optimizers is None else list(optimizers)
+            self._all_optimizers = [] if optimizers is None else list(optimizers)
 
     def compile(
         self,
@@ -305,7 +302,7 @@ class NatGradWrapper(LossOfLayers, tf.keras.Model):
         self.distribute(OneProcess())
 
     @property
-    def layers(self) -> list[tf.keras.layers.Layer]:
+    def layers(self) -> list[tf.keras.layers.Layer]:  # type: ignore[override]
         """Those of the wrapped model."""
         base_model = self.__dict__.get("base_model")
         return super().layers if base_model is None else base_model.layers
