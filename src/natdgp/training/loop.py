@@ -185,7 +185,7 @@ class Loop:
                 plan.length - progress.step,
                 plan.report_every,
             )
-self._train(batches, max(1, int(steps)))
+            self._train(batches, max(1, int(steps)))
             if (ending := self._ending()) is not None:
                 return ending
             if self._until(progress.last_validation, plan.validate_every) < 1:
