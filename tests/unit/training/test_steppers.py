@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_a_rank_alone_would_train_something_else() -> None:
 def test_all_gradients_are_added_up_once_before_any_optimizer_sees_them() -> None:
     class Zeros(OneProcess):
         size = 2
-        asked: list[tf.Tensor] = []
+        asked: ClassVar[list[tf.Tensor]] = []
 
         def total(self, tensor: tf.Tensor) -> tf.Tensor:
             self.asked.append(tensor)
