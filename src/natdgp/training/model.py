@@ -95,8 +95,13 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         }
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Add one batch to the figures and return them so far; see :class:`Evaluation`."""
-        X, Y, _, _ = self._rows(data)
+        """Add one batch to the figures and return them so far; see :class:`Evaluation`.
+
+        :raises ValueError: for sample weights.
+        """
+        X, Y, _, weights = self._rows(data)
+        if weights is not None:
+            raise ValueError("there are no sample weights in evaluation; leave them out")
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples, Stream.EVALUATION)
         self._evaluation.update_state(mean, var, Y)
         return self._evaluation.result()
