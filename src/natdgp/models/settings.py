@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from natdgp.fields import Frozen, Number, PositiveFloat, PositiveInt
+from natdgp.fields import Frozen, Number, PositiveFloat, PositiveInt, Refused
 
 LIKELIHOOD_FLOOR: Final = 1e-6
 """GPflow's lower bound of a likelihood's variance or scale, which no parameter reaches."""
@@ -68,9 +68,10 @@ class ModelSettings(Frozen):
     def _one_number_per_layer(self) -> ModelSettings:
         given = self.inducing_points
         if isinstance(given, tuple) and len(given) != self.layers:
-            raise ValueError(
-                f"inducing_points lists {len(given)} numbers for {self.layers} layers; "
-                "give one per layer, or a single number"
+            raise Refused(
+                "not-one-per-layer",
+                f"inducing_points lists {len(given)} numbers for {self.layers} layers",
+                "give one per layer, or a single number",
             )
         return self
 
