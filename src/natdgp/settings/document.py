@@ -44,8 +44,10 @@ def read_document(path: Path) -> Document:
     try:
         document = parse(path.read_text(encoding="utf-8"), file)
     except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise _single(f"unreadable: {said}", "name a YAML file", "unreadable-file", file) from None
+        said = f"unreadable: {getattr(error, 'strerror', 'it is not UTF-8 text')}"
+        if isinstance(error, FileNotFoundError):
+            said = "there is no such file"
+        raise _single(said, "name a YAML file", "unreadable-file", file) from None
     if not isinstance(document.values, dict):
         message = "an experiment file must be a group of fields"
         raise _single(message, "write a line `field: value` for each field", "no-fields", file)

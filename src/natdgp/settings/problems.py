@@ -31,8 +31,8 @@ class Problem:
     """What is wrong, and what is allowed."""
     remedy: str
     """What to do."""
-    code: str = "invalid"
-    """What kind of problem; it stays when the words change."""
+    code: str = ""
+    """What kind of problem, where tests or programs ask for it; it stays when words change."""
     line: int | None = None
     file: str | None = None
 
@@ -45,7 +45,8 @@ class Problem:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         where = ": ".join(part for part in (place, self.path) if part)
         value = "" if self.received is None else f" received {_SHORT.repr(self.received)};"
-        return f"{where}:{value} {self.message} [{self.code}]\n    {self.remedy}"
+        code = f" [{self.code}]" if self.code else ""
+        return f"{where}:{value} {self.message}{code}\n    {self.remedy}"
 
 
 class SettingsError(ValueError):
@@ -62,7 +63,7 @@ class SettingsError(ValueError):
 
     @classmethod
     def single(
-        cls, path: str, received: object, message: str, remedy: str, code: str = "invalid"
+        cls, path: str, received: object, message: str, remedy: str, code: str = ""
     ) -> SettingsError:
         """An error with one problem."""
         return cls([Problem(path, received, message, remedy, code)])
@@ -177,8 +178,8 @@ def _problem(
     if details["type"] == "union_tag_invalid":
         received = received[_discriminator(details)]
     message = ", or ".join(dict.fromkeys(map(_rule, errors))).replace(", or must ", ", or ")
-    words = [word for error in errors for word in _words(error)]
-    meant = _meant(received, words) if isinstance(received, str) else None
+    literal = [word for error in errors for word in _words(error)]
+    meant = _meant(received, literal) if isinstance(received, str) else None
     return Problem(where, received, message, meant or _another(field), code)
 
 
