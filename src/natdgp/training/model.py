@@ -109,7 +109,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
         x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
-        return self(x, training=False)
+        y: tuple[tf.Tensor, tf.Tensor] = self(x, training=False)
+        return y
 
     def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
         """As Keras', on arrays in the model's own float type."""

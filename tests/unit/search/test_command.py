@@ -80,7 +80,7 @@ def test_a_request_that_is_wrong_is_told(
     [
         (
             ["--trials", 0],
-            "--trials 0: searcher.max_trials: received 0; must be a whole number above 0",
+            "--trials 0: searcher.max_trials: received 0; must be greater than 0",
         ),
         (["--set", "searcher.source_trial_id=3"], "names what only a cluster has"),
         (["--slots", 3], "must be a multiple of resources.slots_per_trial, 3"),
