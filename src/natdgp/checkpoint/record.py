@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import reprlib
@@ -18,7 +19,7 @@ from natdgp.data.scaling import Scaling
 from natdgp.models.builder import TaskShape
 from natdgp.settings.schema import Settings
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a field changes its meaning; older formats stay readable."""
 
 _STACK = (
@@ -98,11 +99,13 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Settings, task, seed and versions of a trained model."""
+    """Settings, task, seed, structure and versions of a trained model."""
 
     settings: Settings
     task: TaskRecord
     seed: int
+    structure: dict[str, Any] | None = None
+    """As :func:`natdgp.checkpoint.structure.structure_of` gives it; None in format 1."""
 
     def write(self, folder: Path) -> None:
         """Write `natdgp.json` into a checkpoint's folder."""
@@ -111,6 +114,7 @@ class ModelRecord:
             "settings": self.settings.model_dump(mode="json"),
             "task": self.task.to_dict(),
             "seed": self.seed,
+            "structure": self.structure,
             "versions": versions(),
         }
         (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -146,6 +150,7 @@ class ModelRecord:
                     settings=Settings.model_validate(_of_this_version(saved["settings"])),
                     task=TaskRecord.from_dict(saved["task"]),
                     seed=int(saved["seed"]),
+                    structure=saved.get("structure"),
                 )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DamagedCheckpoint(f"{path} is no record of a model: {error!r}") from error
@@ -188,5 +193,9 @@ def _check_numbers(saved: Any, field: str, columns: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of natdgp and of the stack under it."""
-    return {name: importlib.metadata.version(name) for name in _STACK}
+    """Versions of natdgp and of what is installed of the stack under it."""
+    found = {}
+    for name in _STACK:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

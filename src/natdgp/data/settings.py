@@ -68,4 +68,15 @@ class TableSettings(Frozen):
         return self
 
 
-DataSettings = Annotated[FlightsSettings | TableSettings, Field(discriminator="source")]
+class ArraysSettings(Frozen):
+    """Rows that were given in Python; they are not in the file, and cannot be read again."""
+
+    source: Literal["arrays"] = "arrays"
+    rows: PositiveInt | None = None
+    """Use only this many rows, drawn by the split's seed; all by default."""
+    split: SplitSettings = SplitSettings()
+
+
+DataSettings = Annotated[
+    FlightsSettings | TableSettings | ArraysSettings, Field(discriminator="source")
+]

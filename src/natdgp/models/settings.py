@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from natdgp.fields import Frozen, Number, PositiveFloat, PositiveInt, Refused
-
-LIKELIHOOD_FLOOR: Final = 1e-6
-"""GPflow's lower bound of a likelihood's variance or scale, which no parameter reaches."""
+from natdgp.fields import Frozen, PositiveFloat, PositiveInt, Refused
+from natdgp.likelihoods.gaussian import GaussianSettings
+from natdgp.likelihoods.registry import LikelihoodSettings
 
 
 class KernelSettings(Frozen):
@@ -22,27 +21,6 @@ class KernelSettings(Frozen):
     """Initial variance."""
     lengthscale: PositiveFloat | None = None
     """Initial lengthscale; by default the square root of the layer's input dimension."""
-
-
-class GaussianSettings(Frozen):
-    """Gaussian noise."""
-
-    name: Literal["gaussian"] = "gaussian"
-    variance: Annotated[Number, Field(gt=LIKELIHOOD_FLOOR)] = 0.1
-    """Initial noise variance, in units of the standardised target."""
-
-
-class StudentTSettings(Frozen):
-    """Student-t noise, for targets with outliers."""
-
-    name: Literal["student_t"]
-    scale: Annotated[Number, Field(gt=LIKELIHOOD_FLOOR)] = 0.3
-    """Initial scale, in units of the standardised target."""
-    degrees_of_freedom: Annotated[Number, Field(gt=2)] = 4.0
-    """Fixed degrees of freedom; above 2, so that the predictive variance is finite."""
-
-
-LikelihoodSettings = Annotated[GaussianSettings | StudentTSettings, Field(discriminator="name")]
 
 
 class ModelSettings(Frozen):

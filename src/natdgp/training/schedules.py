@@ -28,14 +28,23 @@ def gamma_at(settings: NaturalGradientSettings, step: int, position: int = 0) ->
     return math.exp((1 - share) * math.log(first) + share * math.log(last))
 
 
-def learning_rate_at(settings: AdamSettings, step: int) -> float:
-    """Adam's learning rate at a step, for the schedules that change it every step.
+def learning_rate_at(
+    settings: AdamSettings, step: int, steps_per_epoch: int | None = None
+) -> float:
+    """Adam's learning rate at a step.
 
-    :raises ValueError: for a per-epoch schedule, which is a function of the epoch.
+    :param steps_per_epoch: what schedules by epoch count in.
+    :raises ValueError: for a per-epoch schedule, if an epoch has no length.
     """
     schedule = settings.schedule
     if isinstance(schedule, PerEpochSchedule):
-        raise ValueError("a per-epoch schedule has no value at a step")
+        if steps_per_epoch is None:
+            raise ValueError(
+                "adam.schedule is per_epoch, but an epoch has no length; set records_per_epoch to "
+                "the number of training rows, or use a schedule in steps"
+            )
+        epoch = step // steps_per_epoch
+        return settings.learning_rate * math.pow(schedule.factor, epoch // schedule.every)
     if isinstance(schedule, ExponentialSchedule):
         return settings.learning_rate * math.pow(schedule.decay_rate, step / schedule.decay_steps)
     if isinstance(schedule, CosineSchedule):
@@ -43,8 +52,3 @@ def learning_rate_at(settings: AdamSettings, step: int) -> float:
         share = 0.5 * (1 + math.cos(math.pi * done))
         return settings.learning_rate * ((1 - schedule.alpha) * share + schedule.alpha)
     return settings.learning_rate
-
-
-def learning_rate_in_epoch(settings: AdamSettings, schedule: PerEpochSchedule, epoch: int) -> float:
-    """Adam's learning rate throughout an epoch, counted from 0."""
-    return settings.learning_rate * math.pow(schedule.factor, epoch // schedule.every)

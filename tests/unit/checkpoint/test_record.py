@@ -18,7 +18,8 @@ from natdgp.data.prepare import Prepared, Rows
 from natdgp.data.scaling import Scaling
 from natdgp.data.settings import TableSettings
 from natdgp.models.builder import TaskShape
-from natdgp.models.settings import ModelSettings, StudentTSettings
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.settings import NaturalGradientSettings
 from natdgp.settings.schema import Settings
 from natdgp.training.settings import AdamSettings, CosineSchedule, EarlyStoppingSettings

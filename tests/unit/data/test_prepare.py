@@ -9,7 +9,7 @@ import pytest
 from natdgp.data.prepare import prepare
 from natdgp.data.settings import FlightsSettings, SplitSettings, TableSettings
 from natdgp.data.table import DataError
-from natdgp.results import baseline_figures
+from natdgp.results.baselines import baseline_figures
 
 
 def settings(path: Path) -> TableSettings:

@@ -10,7 +10,9 @@ import tensorflow as tf
 from natdgp.models.builder import JITTER, MAX_DEFAULT_WIDTH, TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.inducing import TooFewRows, kmeans_inducing_points
-from natdgp.models.settings import GaussianSettings, KernelSettings, ModelSettings, StudentTSettings
+from natdgp.likelihoods.gaussian import GaussianSettings
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import KernelSettings, ModelSettings
 from tests.conftest import FloatArray
 
 N = 60

@@ -6,7 +6,7 @@ from scipy import integrate, stats
 
 from natdgp.data.prepare import Rows
 from natdgp.data.scaling import Scaling
-from natdgp.results import baseline_figures
+from natdgp.results.baselines import baseline_figures
 from tests.conftest import FloatArray
 
 

@@ -21,7 +21,7 @@ from natdgp.checkpoint.record import ModelRecord, TaskRecord
 from natdgp.data.prepare import Rows, prepare
 from natdgp.data.scaling import Scaling
 from natdgp.models.noise import Stream
-from natdgp.results import TrainedModel, load
+from natdgp.results.trained import TrainedModel, load
 from natdgp.results import trained as trained_module
 from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.settings.schema import Settings

@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from natdgp.models.builder import TaskShape, build_deep_gp
-from natdgp.models.settings import ModelSettings, StudentTSettings
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.diagnosis import explain_breakdown, explain_failure
 from natdgp.training.model import NatGradModel

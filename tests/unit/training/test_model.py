@@ -15,7 +15,8 @@ from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.noise import Stream
-from natdgp.models.settings import ModelSettings, StudentTSettings
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.model import NatGradModel
 from tests.conftest import FloatArray
