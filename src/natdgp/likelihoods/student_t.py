@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import logsumexp
 
 from natdgp.fields import Frozen, Number
 from natdgp.lazy import check_shapes, lazy
@@ -17,8 +16,10 @@ from natdgp.likelihoods.regression import Nodes, RegressionLikelihood, mixture_c
 if TYPE_CHECKING:
     import gpflow
     import tensorflow as tf
+    from scipy import special
 else:
     gpflow = lazy("gpflow")
+    special = lazy("scipy.special")
     tf = lazy("tensorflow")
 
 _SPACING: Final = 0.45
@@ -172,7 +173,7 @@ def _precision_grid(df: float) -> tuple[FloatArray, FloatArray]:
     logs = np.linspace(low, high, math.ceil((high - low) / (0.6 * width)) + 1)
     precisions = np.exp(logs)
     log_weights = df / 2 * (logs - precisions)
-    return precisions, log_weights - logsumexp(log_weights)
+    return precisions, log_weights - special.logsumexp(log_weights)
 
 
 def _sum_of_two(values: FloatArray, weights: FloatArray) -> Nodes:

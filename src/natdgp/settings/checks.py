@@ -62,11 +62,8 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
 def data_can_be_read(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Arrays are given in Python."""
     if _at(config, "data.source") == "arrays":
-        message, remedy = (
-            "stands for rows given in Python, in no file",
-            "write a csv or parquet file",
-        )
-        yield Problem("data.source", "arrays", message, remedy, "not-in-a-file")
+        message = "stands for rows given in Python, in no file"
+        yield Problem("data.source", "arrays", message, "write a csv file", "not-in-a-file")
 
 
 def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
