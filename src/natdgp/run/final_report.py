@@ -38,9 +38,9 @@ def conclude(
     """
     prepared = prepare(settings.data, settings.model.dtype)
     trained = load(best)
-    figures = {"val": trained.evaluate(prepared.validation)}
+    figures = {"val": trained.evaluate_rows(prepared.validation)}
     if len(prepared.test):
-        figures["test"] = trained.evaluate(prepared.test)
+        figures["test"] = trained.evaluate_rows(prepared.test)
     named = {f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()}
     for name, value in named.items():
         if not math.isfinite(value):
