@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ class TrainedModel:
         self.history = [dict(one) for one in history]
         self.test_figures: dict[str, float] | None = None
         """Those of the test rows, where a fit was given some."""
+        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
+        self._predict = tf.function(functools.partial(self._predict_batch), reduce_retracing=True)
+        self._score = tf.function(functools.partial(model.test_step), reduce_retracing=True)
 
     @classmethod
     def of_parameters(
@@ -123,7 +127,7 @@ class TrainedModel:
         )
         levels = tf.constant(quantiles, rows.X.dtype) if len(quantiles) else None
         batches = [
-            tuple(np.asarray(part) for part in self._predict_batch(batch["inputs"], levels))
+            tuple(np.asarray(part) for part in self._predict(batch["inputs"], levels))
             for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
         ]
         mean, std, values = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
@@ -167,11 +171,10 @@ class TrainedModel:
         """
         if len(rows) == 0:
             raise ValueError("there are no rows to evaluate")
-        step = tf.function(self.model.test_step)
         self.model.reset_metrics()
         figures: dict[str, tf.Tensor] = {}
         for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
-            figures = step(batch)
+            figures = self._score(batch)
         return {name: float(value) for name, value in figures.items()}
 
     def save(self, path: str | Path) -> None:
@@ -215,7 +218,7 @@ class TrainedModel:
             )
         return values
 
-    @tf.function(reduce_retracing=True)
+    @tf.autograph.experimental.do_not_convert
     def _predict_batch(
         self, X: tf.Tensor, levels: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -63,6 +63,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
         return self.deep_gp.likelihood.mean_and_variance(mean, var)
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
 
@@ -93,6 +94,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             **self._step_counts(),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Add one batch to the figures and return them so far; see :class:`Evaluation`."""
         X, Y, _, _ = self._rows(data)
