@@ -17,12 +17,8 @@ from natdgp.models.builder import output_dims
 
 
 def save_weights(model: tf.keras.Model, folder: Path) -> None:
-    """Write a model's variables, those of its optimizers included, into a checkpoint's folder.
-
-    :param model: of GPflux's kind, or any Keras model.
-    :param folder: the checkpoint's.
-    """
-    _parts_of(model).write(str(folder / WEIGHTS_NAME))
+    """Write a model's variables, those of its optimizers included, into a checkpoint's folder."""
+    model.save_weights(str(folder / WEIGHTS_NAME), save_format="tf")
 
 
 def write_checkpoint(model: tf.keras.Model, record: ModelRecord, folder: Path) -> None:
@@ -46,22 +42,9 @@ def load_weights(model: tf.keras.Model, folder: Path) -> None:
     :raises AssertionError: if the checkpoint lacks one of the variables.
     """
     with _plainly_named(folder) as plain:
-        status = _parts_of(model).read(str(plain / WEIGHTS_NAME))
+        status = model.load_weights(str(plain / WEIGHTS_NAME))
         status.assert_existing_objects_matched()
         status.expect_partial()  # a model that only predicts has no optimizers
-
-
-def _parts_of(model: tf.keras.Model) -> tf.train.Checkpoint:
-    """A model's variables by the names that every format has had: layers, then the likelihood."""
-    deep_gp = getattr(model, "deep_gp", None)
-    if deep_gp is None:
-        return tf.train.Checkpoint(model=model)
-    parts = [*deep_gp.f_layers, tf.train.Checkpoint(likelihood=deep_gp.gpflow_likelihood)]
-    named = {f"layer_with_weights-{number}": part for number, part in enumerate(parts)}
-    if model.optimizer is not None:
-        named |= {"natural": model.natgrad_optimizers, "other": model.optimizer}
-        named |= {"step": model.step, "refused": model.refused}
-    return tf.train.Checkpoint(**named)
 
 
 def check_shapes_of_weights(record: ModelRecord, folder: Path) -> None:

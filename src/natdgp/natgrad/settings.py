@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from natdgp.fields import Frozen, NonNegativeInt, PositiveFloat
+from natdgp.fields import Frozen, NonNegativeInt, PositiveFloat, Refused
 
 
 class NaturalGradientSettings(Frozen):
@@ -36,9 +36,11 @@ class NaturalGradientSettings(Frozen):
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:
         if (self.gamma_initial is None) != (self.ramp_steps == 0):
-            raise ValueError(
+            raise Refused(
+                "half-a-ramp",
                 f"a ramp needs both gamma_initial and ramp_steps above 0, got gamma_initial="
-                f"{self.gamma_initial} and ramp_steps={self.ramp_steps}; give both or neither"
+                f"{self.gamma_initial} and ramp_steps={self.ramp_steps}",
+                "give both or neither",
             )
         return self
 

@@ -38,7 +38,7 @@ class Job:
         sends reaches the search alone.
 
         :param program: trains a trial, as PROGRAM does.
-        :param lock: of the search's lifeline.
+        :param lock: of the search's folder.
         :param environment: variables beside those of this process.
         :param judged: steps of its last validation that the search has judged; -1: of none.
         """

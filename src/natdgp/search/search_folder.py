@@ -91,7 +91,7 @@ class SearchFolder:
 
     @property
     def lock(self) -> Path:
-        """Of the lifeline that the one process which searches here holds for its trials."""
+        """Held by the one process that searches here."""
         return self.root / "lock"
 
     def write_config(self, config: Mapping[str, Any]) -> None:

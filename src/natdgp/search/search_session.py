@@ -14,10 +14,10 @@ from rich.console import Console
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
-from natdgp.run.local_training import copy_trial_code, find_trial_code
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError
 from natdgp.run.run_session import located
+from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.search.cost import Cost, cost_of
 from natdgp.search.data import fingerprint_of
 from natdgp.search.event_log import Ledger
@@ -46,8 +46,7 @@ def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
     fingerprint_of(data)  # which has to be there
     folder = SearchFolder.create(out, search.config["name"])
     try:
-        if found is not None:
-            copy_trial_code(found, source, folder.code)
+        copy_trial_code(found, source, folder.code)
         folder.write_config({**search.config, "data": data})
     except BaseException:
         shutil.rmtree(folder.root)
@@ -70,13 +69,13 @@ def search_and_report(
     :returns: the exit status.
     :raises FolderError: if another process searches in the folder, or what it remembers is damaged.
     """
-    lifeline = Lifeline(folder.lock)
-    if not lifeline.hold(PATIENCE):
+    lock = ProcessLock(folder.lock)
+    if not lock.hold(PATIENCE):
         raise FolderError(f"{folder.shown} is being searched by another process; end that first")
     try:
         return _search(console, folder, environments, live=live)
     finally:
-        lifeline.release()
+        lock.release()
 
 
 def _search(

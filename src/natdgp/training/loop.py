@@ -11,7 +11,12 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from natdgp.data.inspection import Inspection
-from natdgp.distributed.reducer import first_text, gather_on_first_rank
+from natdgp.distributed.reducer import (
+    OneProcess,
+    Reducer,
+    first_text,
+    gather_on_first_rank,
+)
 from natdgp.training.callbacks import EarlyStopping, load_states, states_of
 from natdgp.training.diagnosis import (
     BadBatch,
@@ -20,6 +25,7 @@ from natdgp.training.diagnosis import (
     explain_failure,
 )
 from natdgp.training.drift import check_drift
+from natdgp.training.heartbeat_callback import HeartbeatCallback
 
 Metrics = dict[str, float]
 
@@ -73,8 +79,8 @@ class Progress:
     step: int = 0
     last_validation: int | None = None
     """The step of the latest validation."""
-    last_saved: int | None = None
-    """The step of the latest checkpoint."""
+    last_saved: int = 0
+    """The step of the latest checkpoint; of step 0 none is needed."""
     best: float | None = None
     """The best value of the judging metric."""
     callbacks: dict[str, Any] = field(default_factory=dict)
@@ -109,6 +115,7 @@ class Loop:
         plan: Plan,
         driver: Driver,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        heartbeat: HeartbeatCallback | None = None,
     ) -> None:
         """:param model: compiled; on several ranks every rank has one, and its own loop.
         :param training_data: endless batches from a step on.
@@ -116,6 +123,7 @@ class Loop:
         :param plan: when to do what.
         :param driver: keeps figures and checkpoints.
         :param callbacks: Keras'; they hear of batches, validations and epochs.
+        :param heartbeat: shows how far this rank is, where others wait for it.
         """
         self._model = model
         self._training_data = training_data
@@ -123,12 +131,16 @@ class Loop:
         self._validation_data = self._inspections[1].of(validation_data)
         self._plan = plan
         self._driver = driver
-        self._reducer = getattr(model, "reducer", None)
+        self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
         self.progress = Progress()
         self.callbacks = list(callbacks)
+        self._heartbeat = heartbeat
         model.stop_training = False
         self._callbacks = tf.keras.callbacks.CallbackList(
-            self.callbacks, add_history=False, add_progbar=False, model=model
+            [*self.callbacks, *([heartbeat] if heartbeat else [])],
+            add_history=False,
+            add_progbar=False,
+            model=model,
         )
         # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
         self._train_step = tf.function(functools.partial(_train_step, model))
@@ -148,7 +160,7 @@ class Loop:
 
         :raises TrainingFailure: if training breaks down; it says why, and what to change.
         """
-        plan, progress = self._plan, self.progress
+        progress = self.progress
         self._callbacks.on_train_begin()
         load_states(self.callbacks, progress.callbacks)
         try:
@@ -163,6 +175,8 @@ class Loop:
         if reason == "completed" and progress.last_validation != progress.step:
             self._validate()
         self._callbacks.on_train_end()
+        if self._heartbeat is not None:
+            self._heartbeat.end()
         return Ending(progress.step, reason)
 
     def _run(self) -> Literal["completed", "stopped", "interrupted"]:
@@ -175,39 +189,38 @@ class Loop:
             self._validate()  # which was due when the run was interrupted
         batches: Iterator[Any] | None = None
         while progress.step < plan.length:
-            if self._model.stop_training:
-                return "stopped"
-            if self._is_to_end():
-                return "interrupted"
+            if (ending := self._ending()) is not None:
+                return ending
             if batches is None:
                 data = self._training_data(progress.step)
                 batches = iter(self._inspections[0].of(data))
-            self._train(
-                batches,
-                max(
-                    1,
-                    min(
-                        self._until(progress.last_saved, plan.save_every),
-                        self._until(progress.last_validation, plan.validate_every),
-                        plan.length - progress.step,
-                        plan.report_every,
-                    ),
-                ),
+            steps = min(
+                self._until(progress.last_saved, plan.save_every),
+                self._until(progress.last_validation, plan.validate_every),
+                plan.length - progress.step,
+                plan.report_every,
             )
-            if self._model.stop_training:
-                return "stopped"
+            self._train(batches, max(1, int(steps)))
+            if (ending := self._ending()) is not None:
+                return ending
             if self._until(progress.last_validation, plan.validate_every) < 1:
                 self._validate()
             if self._until(progress.last_saved, plan.save_every) < 1:
                 self._save()
         return "completed"
 
+    def _ending(self) -> Literal["stopped", "interrupted"] | None:
+        """Whether a callback or the driver ends the run here: asked before and after training."""
+        if self._model.stop_training:
+            return "stopped"
+        return "interrupted" if self._is_to_end() else None
+
     def _until(self, last: int | None, period: int | None) -> float:
         return math.inf if period is None else (last or 0) + period - self.progress.step
 
     def _is_to_end(self) -> bool:
         """Rank 0's driver decides, and all ranks hear it at the same step."""
-        if self._reducer is None or self._reducer.size == 1:
+        if self._reducer.size == 1:
             return self._driver.wants_to_end()
         wants = self._reducer.rank == 0 and self._driver.wants_to_end()
         return float(self._reducer.total(tf.constant(float(wants)))) > 0
@@ -228,11 +241,13 @@ class Loop:
                 raise self._broken(f"loss is {loss} in the step after step {progress.step}")
             self._callbacks.on_train_batch_end(in_epoch, logs)
             progress.step += 1
+            if self._heartbeat is not None:
+                self._heartbeat.end_batch()
             if per_epoch and in_epoch == per_epoch - 1:
                 self._callbacks.on_epoch_end(progress.step // per_epoch - 1, {})
         metrics = {name: float(value) for name, value in logs.items()}
-        metrics["batches"] = float(progress.step)
-        metrics["epochs"] = float(progress.step // per_epoch if per_epoch else 0)
+        metrics |= self._counts()
+        self._wait()
         self._driver.training(progress.step, metrics)
 
     def _validate(self) -> None:
@@ -250,14 +265,28 @@ class Loop:
             if not math.isfinite(value):
                 raise self._broken(f"{name} is {value} after step {progress.step}")
         self._callbacks.on_test_end(metrics)
-        metrics["batches"] = float(progress.step)
-        metrics["epochs"] = float(progress.step // (self._plan.steps_per_epoch or progress.step + 1))
+        if self._plan.judge not in metrics:
+            raise TrainingFailure(
+                f"searcher.metric is {self._plan.judge}, which this model does not report; name "
+                f"one of {', '.join(metrics)}"
+            )
+        metrics |= self._counts()
+        self._wait()
         progress.last_validation = progress.step
         is_best = self._note(metrics[self._plan.judge])
         self._driver.validation(progress.step, metrics)
-        policy = self._plan.save_policy
-        if progress.last_saved != progress.step and (policy == "all" or (policy == "best" and is_best)):
+        saves = {"all": True, "best": is_best, "none": False}[self._plan.save_policy]
+        if saves and progress.last_saved != progress.step:
             self._save()
+
+    def _counts(self) -> Metrics:
+        step, per_epoch = self.progress.step, self._plan.steps_per_epoch
+        return {"batches": float(step), "epochs": float(step // per_epoch if per_epoch else 0)}
+
+    def _wait(self) -> None:
+        """What a driver does next may take any time."""
+        if self._heartbeat is not None:
+            self._heartbeat.wait()
 
     def _note(self, value: float) -> bool:
         best = self.progress.best
@@ -268,17 +297,20 @@ class Loop:
 
     def _save(self) -> None:
         self._driver.status("checkpointing")
+        if self._heartbeat is not None:
+            self._heartbeat.compare()
         check_drift(self._model)
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        if self._reducer is None or self._reducer.rank == 0:
+        if self._heartbeat is not None:
+            self._heartbeat.save()
+        if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 
     def _broken(self, what: str) -> Exception:
         # Why a figure is not finite, the same on every rank: if data are to blame, one has seen it.
         own = next((one.found for one in self._inspections if one.found is not None), "")
-        found = own if self._reducer is None else first_text(self._reducer, own)
-        if found:
+        if found := first_text(self._reducer, own):
             return BadBatch(f"{what}: {found}")
         return TrainingFailure(explain_breakdown(self._model, what))

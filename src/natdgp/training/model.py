@@ -61,7 +61,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         """Mean and variance of y, [n, Q] each, standardised."""
         X, *_ = self._rows(inputs)
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
-        return self.deep_gp.likelihood.mean_and_variance(mean, var)
+        y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
+        return y
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -96,8 +97,13 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
 
     @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Add one batch to the figures and return them so far; see :class:`Evaluation`."""
-        X, Y, _, _ = self._rows(data)
+        """Add one batch to the figures and return them so far; see :class:`Evaluation`.
+
+        :raises ValueError: for sample weights.
+        """
+        X, Y, _, weights = self._rows(data)
+        if weights is not None:
+            raise ValueError("there are no sample weights in evaluation; leave them out")
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples, Stream.EVALUATION)
         self._evaluation.update_state(mean, var, Y)
         return self._evaluation.result()
@@ -105,7 +111,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
         x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
-        return self(x, training=False)
+        y: tuple[tf.Tensor, tf.Tensor] = self(x, training=False)
+        return y
 
     def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
         """As Keras', on arrays in the model's own float type."""
@@ -122,6 +129,24 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         with self._own_float_type():
             return super().predict(*args, **kwargs)
 
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Write all variables, in TensorFlow's format, to files that begin with a path."""
+        self._parts().write(str(filepath))
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """The inverse of :meth:`save_weights`; returns TensorFlow's status of the load."""
+        return self._parts().read(str(filepath))
+
+    def _parts(self) -> tf.train.Checkpoint:
+        """The variables by the names that every format has had: layers, then the likelihood."""
+        likelihood = tf.train.Checkpoint(likelihood=self.deep_gp.gpflow_likelihood)
+        parts = [*self.deep_gp.f_layers, likelihood]
+        named = {f"layer_with_weights-{number}": part for number, part in enumerate(parts)}
+        if self.optimizer is not None:
+            named |= {"natural": tf.train.Checkpoint(optimizers=self.natgrad_optimizers)}
+            named |= {"other": self.optimizer, "step": self.step, "refused": self.refused}
+        return tf.train.Checkpoint(**named)
+
     @contextlib.contextmanager
     def _own_float_type(self) -> Iterator[None]:
         # Keras turns NumPy's float64 into its own default, float32, on the way in.
@@ -132,9 +157,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         finally:
             tf.keras.backend.set_floatx(before)
 
-    def _rows(
-        self, data: Any
-    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
+    def _rows(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
         """Inputs, targets, positions and weights of a batch."""
         x, Y, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         positions = None

@@ -28,7 +28,9 @@ def gamma_at(settings: NaturalGradientSettings, step: int, position: int = 0) ->
     return math.exp((1 - share) * math.log(first) + share * math.log(last))
 
 
-def learning_rate_at(settings: AdamSettings, step: int, steps_per_epoch: int | None = None) -> float:
+def learning_rate_at(
+    settings: AdamSettings, step: int, steps_per_epoch: int | None = None
+) -> float:
     """Adam's learning rate at a step.
 
     :param steps_per_epoch: what schedules by epoch count in.

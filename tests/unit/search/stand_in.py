@@ -16,12 +16,12 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from natdgp.run.exit_status import MISUSED, REFUSED
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.parent_process import end_with_parent
 from tests.unit.search.made_up import RECORD, value_at_step
 
 
 def main(lock: Path, run: Path, search: int) -> int:
-    Lifeline(lock).watch(search)
+    end_with_parent(search)
     config = YAML(typ="safe", pure=True).load(run / "config.yaml")
     rate = config["hyperparameters"]["adam"]["learning_rate"]
     ending = config.get("description", "")

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from natdgp import cli
 from natdgp.run.durable_files import NotSaved
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError
 from natdgp.search import search_session
 from natdgp.search.events import Ended, Event
@@ -80,7 +80,7 @@ def test_a_request_that_is_wrong_is_told(
     [
         (
             ["--trials", 0],
-            "--trials 0: searcher.max_trials: received 0; must be a whole number above 0",
+            "--trials 0: searcher.max_trials: received 0; must be greater than 0",
         ),
         (["--set", "searcher.source_trial_id=3"], "names what only a cluster has"),
         (["--slots", 3], "must be a multiple of resources.slots_per_trial, 3"),
@@ -200,7 +200,7 @@ def test_a_folder_is_searched_by_one_process_at_a_time(
     folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_session, "PATIENCE", 0.0)
-    other = Lifeline(folder.lock)
+    other = ProcessLock(folder.lock)
     assert other.hold()
     with pytest.raises(FolderError, match="is being searched by another process"):
         _report(folder)

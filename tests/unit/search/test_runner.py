@@ -16,7 +16,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.search import draws
 from natdgp.search.decisions import Ending, Verdict
 from natdgp.search.event_log import Ledger
@@ -67,8 +67,8 @@ def claim(root: Path, search: Search) -> SearchFolder:
 
 def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Progress:
     """Search from where the folder stands, as the command does."""
-    lifeline = Lifeline(folder.lock)
-    assert lifeline.hold(PATIENCE)
+    lock = ProcessLock(folder.lock)
+    assert lock.hold(PATIENCE)
     search = read_search(folder.config)
     ledger = Ledger(folder, search)
     progress = Progress(search, ledger.events())
@@ -77,7 +77,7 @@ def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Pr
         Runner(progress, ledger, folder, [{}] * jobs, notes or Notes(), STAND_IN).run()
     finally:
         ledger.close()
-        lifeline.release()
+        lock.release()
     write_leaderboard(folder, progress)
     return progress
 
@@ -172,8 +172,8 @@ def test_jobs_are_under_way_at_once_and_share_what_there_is(
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
     search = read_search(folder.config)
     progress, notes = Progress(search), Notes()
-    lifeline = Lifeline(folder.lock)
-    assert lifeline.hold()
+    lock = ProcessLock(folder.lock)
+    assert lock.hold()
     runner = Runner(
         progress, Ledger(folder, search), folder, [{"JOB": "a"}, {"JOB": "b"}], notes, STAND_IN
     )
@@ -188,7 +188,7 @@ def test_jobs_are_under_way_at_once_and_share_what_there_is(
 
     notes.on_pause = count
     runner.run()
-    lifeline.release()
+    lock.release()
     assert most == 2
     assert notes.begun_trials == [0, 1, 2, 3]
 
@@ -332,8 +332,8 @@ def test_an_interrupted_search_is_gone_on_with_where_it_was(
     go_on(straight)
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
     search = read_search(folder.config)
-    lifeline = Lifeline(folder.lock)
-    assert lifeline.hold()
+    lock = ProcessLock(folder.lock)
+    assert lock.hold()
     ledger, notes = Ledger(folder, search), Notes()
     runner = Runner(Progress(search), ledger, folder, [{}], notes, STAND_IN)
 
@@ -343,7 +343,7 @@ def test_an_interrupted_search_is_gone_on_with_where_it_was(
 
     notes.on_event = interrupt
     runner.run()
-    lifeline.release()
+    lock.release()
     assert runner.signal is signal.SIGINT
     assert notes.begun_trials == [0, 1]
     go_on(folder)
