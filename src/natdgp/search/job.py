@@ -1,9 +1,10 @@
-"""The process of a trial, as the search sees it."""
+"""A trial of a search as a run of its own: its folder and its process, as the search sees them."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +14,60 @@ from typing import Any
 from natdgp.run.durable_files import saving
 from natdgp.run.journal import VALIDATION
 from natdgp.run.run_folder import RunFolder, read_json_lines
+from natdgp.run.run_session import new_run
 from natdgp.run.verdicts import Verdicts
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_state import Trial
+from natdgp.settings import Experiment, Search, Settings
 
 LOG = "output.log"
-"""What a trial's process says, in the folder of its run."""
+"""What a trial's process prints, in the folder of its run."""
 
 PROGRAM = (sys.executable, "-m", "natdgp.search.program")
 """Trains the trial of a run's folder: `PROGRAM LOCK RUN SEARCH`, the last its process."""
+
+
+def experiment_of(search: Search, trial: Trial) -> Experiment:
+    """What `natdgp train` would be given to train this trial alone, to its full length.
+
+    :raises SettingsError: if its hyperparameters are invalid.
+    """
+    config, searcher = search.config, search.searcher
+    single: dict[str, Any] = {
+        "name": "single",
+        "metric": searcher.metric,
+        "smaller_is_better": searcher.smaller_is_better,
+        "max_length": searcher.max_length.model_dump(exclude_none=True),
+    }
+    own = {
+        "name": f"{config['name']}-trial-{trial.number:04d}",
+        "searcher": single,
+        "hyperparameters": trial.point,
+        "reproducibility": {"experiment_seed": trial.seed},
+    }
+    return Experiment({**config, **own}, Settings.read(trial.point, config["data"]))
+
+
+def run_folder_of(search: Search, folder: SearchFolder, trial: Trial) -> RunFolder:
+    """The folder of a trial's run, made if it is not there.
+
+    :raises SettingsError: if its hyperparameters are invalid.
+    """
+    root = folder.trial(trial.number)
+    if (run := RunFolder(root)).config.is_file():
+        return run
+    shutil.rmtree(root, ignore_errors=True)  # left by a search that was killed while making it
+    return new_run(experiment_of(search, trial), folder.code, root)
+
+
+def validations_of(run: RunFolder) -> Iterator[dict[str, Any]]:
+    """The reports of validations in a run's folder."""
+    return (entry for entry in read_json_lines(run.metrics) if entry["group"] == VALIDATION)
+
+
+def saved_steps(run: RunFolder) -> int:
+    """Steps of the latest checkpoint; -1: there is none."""
+    return max((checkpoint.steps for checkpoint in run.checkpoints()), default=-1)
 
 
 class Job:
@@ -38,12 +86,13 @@ class Job:
         sends reaches the search alone.
 
         :param program: trains a trial, as PROGRAM does.
-        :param lock: of the search's lifeline.
+        :param lock: that the search holds.
         :param environment: variables beside those of this process.
         :param judged: steps of its last validation that the search has judged; -1: of none.
+        :raises NotSaved: if its log cannot be opened.
         """
         self.run = run
-        self.verdicts = Verdicts(run.verdicts)
+        self.environment = environment
         self._judged = judged
         self._asked = False
         self._seen: tuple[int, int] | None = None
@@ -65,14 +114,21 @@ class Job:
 
     def validations(self) -> Iterator[dict[str, Any]]:
         """Reports of validations that were not seen yet, oldest first."""
-        for report in self._reports():
+        try:
+            stat = self.run.metrics.stat()
+        except FileNotFoundError:
+            return
+        if (now := (stat.st_mtime_ns, stat.st_size)) == self._seen:
+            return
+        self._seen = now
+        for report in validations_of(self.run):
             if report["steps_completed"] > self._judged:
                 self._judged = report["steps_completed"]
                 yield report
 
     def judge(self, steps: int, *, stop: bool) -> None:
         """Let it go on after a validation, or save and end."""
-        self.verdicts.give(steps, stop=stop)
+        Verdicts(self.run.verdicts).give(steps, stop=stop)
 
     def ask_to_end(self) -> None:
         """Have it save and end; a second signal would end it at once, so there is only one."""
@@ -86,10 +142,10 @@ class Job:
         self._process.wait()
 
     @property
-    def last_words(self) -> str:
-        """The last line that it said."""
-        said = (self.run.root / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.strip() for line in reversed(said) if line.strip()), "")
+    def last_line(self) -> str:
+        """The last line that it printed."""
+        printed = (self.run.root / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.strip() for line in reversed(printed) if line.strip()), "")
 
     @property
     def invalid_because(self) -> str | None:
@@ -98,17 +154,3 @@ class Job:
             return None
         session = json.loads(self.run.manifest.read_text(encoding="utf-8"))["sessions"][-1]
         return session.get("reason") if session.get("ended_as") == "invalid" else None
-
-    def _reports(self) -> Iterator[dict[str, Any]]:
-        try:
-            stat = self.run.metrics.stat()
-        except FileNotFoundError:
-            return
-        if (now := (stat.st_mtime_ns, stat.st_size)) != self._seen:
-            self._seen = now
-            yield from validations_of(self.run)
-
-
-def validations_of(run: RunFolder) -> Iterator[dict[str, Any]]:
-    """The reports of validations in a run's folder."""
-    return (entry for entry in read_json_lines(run.metrics) if entry["group"] == VALIDATION)
