@@ -51,7 +51,7 @@ from natdgp.run.devices import shares_of
 from natdgp.run.run_folder import write_yaml
 from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending, TrialAction
+from natdgp.search.search_methods import Ending
 from natdgp.search.search_session import new_search, search_and_report
 from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search, read_search
@@ -142,20 +142,15 @@ def _life(state: SearchState, recorded: Values, number: int) -> Iterator[SearchE
     trial = state.trials[number]
     for steps, value in recorded.items():
         yield TrialValidated(number, steps, steps, value)
-        if trial.action is not TrialAction.CONTINUE:
+        if trial.to_end is not None:
             break
-    stopped = trial.action is TrialAction.STOP
-    yield TrialEnded(number, Ending.STOPPED if stopped else Ending.COMPLETED)
+    yield TrialEnded(number, trial.to_end or Ending.COMPLETED)
 
 
 def best(state: SearchState) -> float:
-    value = state.best_value(state.ranked()[0])
+    _, value = state.best_of(state.ranked()[0])
     assert value is not None, "some trial can be trained"
     return value
-
-
-def steps(state: SearchState) -> int:
-    return state.steps
 
 
 def best_within(state: SearchState, budget: int) -> float:
@@ -229,11 +224,11 @@ def main() -> None:
             table.add_row(
                 str(seed),
                 f"{best(halving):.4f}",
-                f"{steps(halving):,}",
-                f"{best_within(record, steps(halving)):.4f}",
-                f"{best_within(record, 2 * steps(halving)):.4f}",
+                f"{halving.steps:,}",
+                f"{best_within(record, halving.steps):.4f}",
+                f"{best_within(record, 2 * halving.steps):.4f}",
                 f"{best(record):.4f}",
-                f"{steps(record):,}",
+                f"{record.steps:,}",
                 f"{best(plain):.4f}",
             )
             if seed == parsed.seeds[0]:

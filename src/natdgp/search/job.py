@@ -32,20 +32,18 @@ def experiment_of(search: Search, trial: Trial) -> Experiment:
 
     :raises SettingsError: if its hyperparameters are invalid.
     """
-    config, searcher = search.config, search.searcher
-    single: dict[str, Any] = {
-        "name": "single",
-        "metric": searcher.metric,
-        "smaller_is_better": searcher.smaller_is_better,
-        "max_length": searcher.max_length.model_dump(exclude_none=True),
-    }
+    kept = {"metric", "smaller_is_better", "max_length"}
     own = {
-        "name": f"{config['name']}-trial-{trial.number:04d}",
-        "searcher": single,
+        "name": f"{search.config['name']}-trial-{trial.number:04d}",
+        "searcher": {
+            **search.searcher.model_dump(include=kept, exclude_none=True),
+            "name": "single",
+        },
         "hyperparameters": trial.point,
         "reproducibility": {"experiment_seed": trial.seed},
     }
-    return Experiment({**config, **own}, Settings.read(trial.point, config["data"]))
+    settings = Settings.read(trial.point, search.config["data"])
+    return Experiment({**search.config, **own}, settings)
 
 
 def run_folder_of(search: Search, folder: SearchFolder, trial: Trial) -> RunFolder:
@@ -81,6 +79,7 @@ class Job:
         environment: Mapping[str, str],
         *,
         judged: int,
+        stop: bool,
     ) -> None:
         """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
         sends reaches the search alone.
@@ -89,10 +88,12 @@ class Job:
         :param lock: that the search holds.
         :param environment: variables beside those of this process.
         :param judged: steps of its last validation that the search has judged; -1: of none.
-        :raises NotSaved: if its log cannot be opened.
+        :param stop: whether it ends there.
+        :raises NotSaved: if the disk refuses.
         """
         self.run = run
         self.environment = environment
+        self.judge(judged, stop=stop)
         self._judged = judged
         self._asked = False
         self._seen: tuple[int, int] | None = None

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from natdgp.run.durable_files import NotSaved, saving, settle, write_whole
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_methods import Ending
-from natdgp.search.search_state import SearchState, Trial, values_of
+from natdgp.search.search_state import SearchState, Trial
 from natdgp.settings.domains import Categorical, Domain, Double, Int, Log
 
 _STATES: Final = {
@@ -70,24 +70,19 @@ def _study_of(state: SearchState, storage: RDBStorage | None, name: str) -> optu
 
 def _frozen(state: SearchState, trial: Trial, status: TrialState) -> FrozenTrial:
     """A trial as it stands, in a state of Optuna's; one without a number to show has failed."""
-    value = state.best_value(trial)
+    _, value = state.best_of(trial)
     finished = status in (TrialState.COMPLETE, TrialState.PRUNED)
     if finished and (value is None or not math.isfinite(value)):
         status, finished = TrialState.FAIL, False
-    searched, values = state.search.space.searched, values_of(state.search, trial)
+    domains = dict(zip(trial.searched, state.search.space.searched.values(), strict=True))
     return create_trial(
         state=status,
         value=value if finished else None,
-        params={short(name): _param(domain, values[name]) for name, domain in searched.items()},
-        distributions={short(name): _distribution(domain) for name, domain in searched.items()},
+        params={name: _param(domains[name], value) for name, value in trial.searched.items()},
+        distributions={name: _distribution(domain) for name, domain in domains.items()},
         intermediate_values=trial.values,
         user_attrs={"reason": trial.reason} if trial.reason else {},
     )
-
-
-def short(name: str) -> str:
-    """A hyperparameter by its path among the hyperparameters."""
-    return name.partition(".")[2]
 
 
 def plain(value: Any) -> Any:

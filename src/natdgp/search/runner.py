@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,10 @@ from typing import Any, Final
 from natdgp.data import DataError
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.run_folder import FolderError
-from natdgp.run.verdicts import Verdicts
 from natdgp.search.event_log import EventLog
 from natdgp.search.job import PROGRAM, Job, run_folder_of, saved_steps, validations_of
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending, TrialAction, replaces_invalid
+from natdgp.search.search_methods import Ending
 from natdgp.search.search_state import (
     SearchEvent,
     Trial,
@@ -30,11 +28,7 @@ PAUSE: Final = 0.05
 """Seconds between two looks at the trials."""
 
 INVALID_IN_A_ROW: Final = 20
-"""After so many a search that replaces them gives up: it would go on for ever where no point can be
-trained."""
-
-_ENDINGS: Final = {TrialAction.STOP: Ending.STOPPED, TrialAction.FINISH: Ending.COMPLETED}
-
+"""After so many that gave way to others a search gives up, or it might go on for ever."""
 
 Notify = Callable[[SearchEvent | TrialStarted | None], None]
 """Is told of everything, once the search has decided; of None where only time went by."""
@@ -67,7 +61,6 @@ class Runner:
         self._notify = notify
         self._program = program
         self._free = list(environments)
-        self._most_invalid = INVALID_IN_A_ROW if replaces_invalid(log.state.search) else math.inf
 
     def run(self) -> None:
         """Run to the end, or to the first signal or failure; either has the other trials saved.
@@ -87,9 +80,12 @@ class Runner:
             for job in self.jobs.values():
                 job.kill()
 
-    def ask_to_end(self, number: signal.Signals) -> None:
-        """Have the trials that are under way saved, and start no others."""
-        self.signal = number
+    def interrupt(self, number: int, frame: object = None) -> None:
+        """Handle a signal: the first has the trials saved, a second one ends all at once."""
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+        elif number != signal.SIGHUP:  # of which a terminal that is closed may send several
+            raise KeyboardInterrupt
 
     @property
     def _ends_early(self) -> bool:
@@ -118,19 +114,19 @@ class Runner:
         for report in list(validations_of(run)):
             if max(trial.values, default=-1) < report["steps_completed"] <= saved:
                 self._take_validation(trial, report)
-        judged, goes_on = max(trial.values, default=-1), trial.action is TrialAction.CONTINUE
-        if not goes_on and saved == judged:
-            self._take(TrialEnded(trial.number, _ENDINGS[trial.action]))
+        judged = max(trial.values, default=-1)
+        if trial.to_end is not None and saved == judged:
+            self._take(TrialEnded(trial.number, trial.to_end))
             return
         try:
             self._log.check_data()
         except (DataError, FolderError) as error:
             self.failure = str(error)
             return
-        Verdicts(run.verdicts).give(judged, stop=not goes_on)
-        environment = self._free.pop(0)
-        job = Job(self._program, self._folder.lock, run, environment, judged=judged)
-        self.jobs[trial.number] = job
+        environment, stop = self._free.pop(0), trial.to_end is not None
+        self.jobs[trial.number] = Job(
+            self._program, self._folder.lock, run, environment, judged=judged, stop=stop
+        )
         self._notify(TrialStarted(trial.number))
 
     def _look_after(self, number: int) -> bool:
@@ -140,7 +136,7 @@ class Runner:
         heard = False
         for report in job.validations():
             self._take_validation(trial, report)
-            job.judge(report["steps_completed"], stop=trial.action is not TrialAction.CONTINUE)
+            job.judge(report["steps_completed"], stop=trial.to_end is not None)
             heard = True
         if status is None:
             return heard
@@ -156,9 +152,9 @@ class Runner:
         One that was judged to end has done so in order, whatever its status, if it left the
         checkpoint of the validation that was judged.
         """
-        if trial.action is not TrialAction.CONTINUE and saved_steps(job.run) == trial.steps:
-            return TrialEnded(trial.number, _ENDINGS[trial.action])
-        if trial.action is TrialAction.CONTINUE and status == 0:
+        if trial.to_end is not None and saved_steps(job.run) == trial.steps:
+            return TrialEnded(trial.number, trial.to_end)
+        if trial.to_end is None and status == 0:
             return TrialEnded(trial.number, Ending.COMPLETED)
         if status == REFUSED:
             self.failure = self.failure or f"trial {trial.number}: {job.last_line}"
@@ -179,7 +175,7 @@ class Runner:
         self._log.take(event)
         self._notify(event)
         count = self.state.invalid_in_a_row
-        if isinstance(event, TrialEnded) and count >= self._most_invalid:
+        if isinstance(event, TrialEnded) and count >= INVALID_IN_A_ROW:
             self.failure = self.failure or (
                 f"{count} trials in a row were invalid, the last because {event.reason}; "
                 "change the space"

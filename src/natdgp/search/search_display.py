@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from datetime import timedelta
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,9 +16,7 @@ from natdgp.search.search_state import (
     Trial,
     TrialEnded,
     TrialStarted,
-    values_of,
 )
-from natdgp.settings import Search
 
 ROWS = 12
 """Trials that the table shows besides those under way."""
@@ -34,34 +32,29 @@ class SearchDisplay:
         self._began = time.monotonic()
         self._taken_before = state.steps
         self._under_way: list[Trial] = []
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if live else None
-
-    def __enter__(self) -> SearchDisplay:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self.live = Live(console=console, refresh_per_second=4, transient=True) if live else None
+        """To be entered, if there is one, for the time of the search."""
 
     def show(self, event: SearchEvent | TrialStarted | None) -> None:
         """What happened, and the search after it; without an event, only the time moves on."""
-        trial = None if event is None else self._state.trials[event.trial]
-        if isinstance(event, TrialStarted) and trial is not None:
+        if isinstance(event, TrialStarted):
+            trial = self._state.trials[event.trial]
             self._under_way.append(trial)
-            self._print(f"trial {trial.number} begins: {point_in_words(self._state.search, trial)}")
-        elif isinstance(event, TrialEnded) and trial is not None:
+            self._print(f"trial {trial.number} begins: {point_in_words(trial)}")
+        elif isinstance(event, TrialEnded):
+            trial = self._state.trials[event.trial]
             if trial in self._under_way:
                 self._under_way.remove(trial)
             rung = f", rung {trial.rung}" if trial.rung else ""
-            figures = [f"trial {trial.number} {trial.state} at step {trial.steps}{rung}"]
-            if (value := self._state.best_value(trial)) is not None:
-                figures.append(f"{self._state.search.searcher.metric} {value:.4f}")
-            self._print(": ".join([*figures, *filter(None, [trial.reason])]))
+            _, value = self._state.best_of(trial)
+            figure = "" if value is None else f": {self._state.search.searcher.metric} {value:.4f}"
+            why = f": {trial.reason}" if trial.reason else ""
+            self._print(
+                f"trial {trial.number} {trial.status} at step {trial.steps}{rung}{figure}{why}"
+            )
             self._print(f"  {self._standing()}")
-        if self._live is not None:
-            self._live.update(Group(self._standing(), self._table()))
+        if self.live is not None:
+            self.live.update(Group(self._standing(), self._table()))
 
     def time_left(self) -> str:
         """An estimate, once the first trial has ended."""
@@ -69,16 +62,16 @@ class SearchDisplay:
         if taken <= 0 or all(trial.ending is None for trial in self._state.trials):
             return "known after the first trial"
         per_step = (time.monotonic() - self._began) / taken
-        return f"about {time_in_words(per_step * self._state.steps_left)}"
+        return f"about {timedelta(seconds=round(per_step * self._state.steps_left))}"
 
     def _print(self, line: str) -> None:
-        if self._live is None:
+        if self.live is None:
             self._console.print(line, soft_wrap=True)
 
     def _standing(self) -> str:
         ended = len(self._state.trials) - len(self._state.open)
         best = self._state.ranked()[0]
-        value = self._state.best_value(best)
+        _, value = self._state.best_of(best)
         standing = f"best so far {value:.4f} (trial {best.number}), " if value is not None else ""
         trials = trials_in_words(most_trials(self._state.search))
         return f"{standing}{ended} of {trials}, time left: {self.time_left()}"
@@ -90,45 +83,26 @@ class SearchDisplay:
         table.add_column("hyperparameters")
         ended = [trial for trial in self._state.ranked() if trial.ending is not None]
         for trial in [*self._under_way, *ended[:ROWS]]:
-            value = self._state.best_value(trial)
+            _, value = self._state.best_of(trial)
             table.add_row(
                 str(trial.number),
-                "training" if trial in self._under_way else trial.state,
+                "training" if trial in self._under_way else trial.status,
                 str(trial.steps),
                 trial.rung,
                 "" if value is None else f"{value:.4f}",
-                point_in_words(search, trial),
+                point_in_words(trial),
             )
         return table
 
 
-def point_in_words(search: Search, trial: Trial) -> str:
-    """What is searched over, each under its shortest clear name: `layers 2, gamma 0.1`."""
-    values = values_of(search, trial)
+def point_in_words(trial: Trial) -> str:
+    """What is searched over: `model.layers 2, natural_gradient.gamma 0.1`."""
     return ", ".join(
-        f"{_shortest(name, values)} {f'{value:.4g}' if isinstance(value, float) else value}"
-        for name, value in values.items()
+        f"{name} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in trial.searched.items()
     )
 
 
 def trials_in_words(count: int) -> str:
     """`1 trial`, `2 trials`."""
     return "1 trial" if count == 1 else f"{count} trials"
-
-
-def time_in_words(seconds: float) -> str:
-    """A span of time to the precision that an estimate has."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _shortest(name: str, names: Iterable[str]) -> str:
-    """As many of the last parts of a name as tell it from the others."""
-    parts = name.split(".")
-    fewest = 2 if parts[-1] == "name" else 1  # of what, it does not say
-    for count in range(fewest, len(parts)):
-        short = ".".join(parts[-count:])
-        if sum(other == short or other.endswith(f".{short}") for other in names) == 1:
-            return short
-    return name

@@ -14,24 +14,15 @@ class SearchFolder:
     def __init__(self, root: Path) -> None:
         """:param root: absolute, because trials work in other directories than the search."""
         self.root = root
-        self.config = root / SEARCH_CONFIG
-        """The configuration that is searched, ready for `natdgp search`; makes the folder one."""
+        self.config = root / SEARCH_CONFIG  # ready for `natdgp search`
         self.code = root / "code"
-        """The trial definition that runs."""
-        self.events = root / "events.jsonl"
-        """All that happened, by which a search is resumed."""
+        self.events = root / "events.jsonl"  # by which the search is resumed
         self.database = root / "search.db"
-        """All that happened, as an Optuna study in SQLite."""
         self.leaderboard = root / "leaderboard.csv"
-        """All trials, the best first."""
         self.page = root / "search.html"
-        """The plots."""
-        self.best_config = root / "best.yaml"
-        """The best trial's configuration, ready for `natdgp train`."""
-        self.best = root / "best"
-        """A link to the best checkpoint of the best trial."""
-        self.lock = root / LOCK
-        """Held by the one process that searches here, and watched by its trials."""
+        self.best_config = root / "best.yaml"  # ready for `natdgp train`
+        self.best = root / "best"  # a link to the best checkpoint of the best trial
+        self.lock = root / LOCK  # held by the one process that searches, watched by its trials
 
     @classmethod
     def create(cls, out: Path | None, name: str) -> SearchFolder:

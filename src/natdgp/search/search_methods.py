@@ -15,32 +15,21 @@ from natdgp.settings.brackets import Bracket, brackets_of
 from natdgp.settings.searchers import GridSearcher, HalvingSearcher, RandomSearcher
 
 
-class TrialAction(Enum):
-    """What a trial does after a validation."""
-
-    CONTINUE = "continue"
-    STOP = "stop"
-    """It is not among the best at its rung."""
-    FINISH = "finish"
-    """It has reached the last rung: there is no more to do."""
-
-
 class Ending(str, Enum):
     """How a trial ended."""
 
     COMPLETED = "completed"
-    STOPPED = "stopped"
-    INVALID = "invalid"
-    """Its hyperparameters cannot be trained."""
+    STOPPED = "stopped"  # not among the best at its rung
+    INVALID = "invalid"  # hyperparameters that cannot be trained
     FAILED = "failed"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Numbers of trials to create, and what the trial does that was validated."""
+    """Numbers of trials to create, and how the trial that was validated is to end, if it is."""
 
     created: tuple[int, ...] = ()
-    action: TrialAction = TrialAction.CONTINUE
+    ending: Ending | None = None
 
 
 class SearchMethod:
@@ -50,22 +39,15 @@ class SearchMethod:
     again makes it what it was.
     """
 
-    def __init__(
-        self,
-        trials: int,
-        concurrent: int,
-        numbers: Iterator[int],
-        *,
-        replaces_invalid: bool = True,
-    ) -> None:
+    def __init__(self, trials: int, concurrent: int, numbers: Iterator[int], again: bool) -> None:
         """:param concurrent: trials under way at once; 0: all.
         :param numbers: gives a new trial its number.
-        :param replaces_invalid: whether an invalid trial gives way to another point.
+        :param again: whether an invalid trial gives way to another point.
         """
+        self.replaces_invalid = again
         self._left = trials
         self._concurrent = concurrent or trials
         self._numbers = numbers
-        self._replaces_invalid = replaces_invalid
         self._open: set[int] = set()
 
     def start(self) -> Decision:
@@ -83,7 +65,7 @@ class SearchMethod:
     def ended(self, trial: int, ending: Ending) -> Decision:
         """A trial ended."""
         self._open.discard(trial)
-        self._left += ending is Ending.INVALID and self._replaces_invalid
+        self._left += ending is Ending.INVALID and self.replaces_invalid
         return Decision(self._create())
 
     def rung(self, trial: int) -> str:
@@ -118,8 +100,7 @@ class SuccessiveHalving(SearchMethod):
     def __init__(
         self, bracket: Bracket, numbers: Iterator[int], *, smaller_is_better: bool
     ) -> None:
-        """:param numbers: gives a new trial its number."""
-        super().__init__(bracket.max_trials, bracket.concurrent, numbers)
+        super().__init__(bracket.max_trials, bracket.concurrent, numbers, again=True)
         self._bracket = bracket
         self._sign = 1.0 if smaller_is_better else -1.0
         self._rungs: list[list[tuple[float, int]]] = [[] for _ in bracket.rungs]
@@ -131,11 +112,11 @@ class SuccessiveHalving(SearchMethod):
             return Decision()
         # The smaller the better; what is no number is as bad as a failure.
         order = self._sign * value if math.isfinite(value) else math.inf
-        action = self._judge(trial, length, order)
-        if action is TrialAction.CONTINUE:
+        ending = self._judge(trial, length, order)
+        if ending is None:
             return Decision()
         self._open.discard(trial)
-        return Decision(self._create(), action)
+        return Decision(self._create(), ending)
 
     def ended(self, trial: int, ending: Ending) -> Decision:
         """A new trial begins in the place of an invalid one, or of one that fails unstopped."""
@@ -178,7 +159,7 @@ class SuccessiveHalving(SearchMethod):
             end = length + chances[rung] * (end - length)
         return end
 
-    def _judge(self, trial: int, length: int, value: float) -> TrialAction:
+    def _judge(self, trial: int, length: int, value: float) -> Ending | None:
         """Pass all rungs that the trial has reached: validations may skip some."""
         for rung in range(self._reached[trial], len(self._rungs)):
             if length < self._bracket.rungs[rung]:
@@ -186,10 +167,10 @@ class SuccessiveHalving(SearchMethod):
             place = self._insert(rung, trial, value)
             self._reached[trial] = rung + 1
             if rung + 1 == len(self._rungs):
-                return TrialAction.FINISH
+                return Ending.COMPLETED
             if place >= max(int(len(self._rungs[rung]) / self._bracket.divisor), 1):
-                return TrialAction.STOP
-        return TrialAction.CONTINUE
+                return Ending.STOPPED
+        return None
 
     def _insert(self, rung: int, trial: int, value: float) -> int:
         """Note a value at a rung, before equal ones; returns its place, the best being 0."""
@@ -206,13 +187,9 @@ def methods_of(search: Search) -> list[SearchMethod]:
         smaller = searcher.smaller_is_better
         brackets = brackets_of(searcher)
         return [SuccessiveHalving(b, numbers, smaller_is_better=smaller) for b in brackets]
-    concurrent, replaces = getattr(searcher, "max_concurrent_trials", 1), replaces_invalid(search)
-    return [SearchMethod(most_trials(search), concurrent, numbers, replaces_invalid=replaces)]
-
-
-def replaces_invalid(search: Search) -> bool:
-    """Whether an invalid trial gives way to another point."""
-    return isinstance(search.searcher, RandomSearcher | HalvingSearcher)
+    concurrent = getattr(searcher, "max_concurrent_trials", 1)
+    again = isinstance(searcher, RandomSearcher)
+    return [SearchMethod(most_trials(search), concurrent, numbers, again)]
 
 
 def most_trials(search: Search) -> int:

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from natdgp.run.durable_files import write_whole
 from natdgp.run.run_folder import Checkpoint, RunFolder, link_to
-from natdgp.search.optuna_study import plain, short, write_page
+from natdgp.search.optuna_study import plain, write_page
 from natdgp.search.search_display import point_in_words, trials_in_words
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending, most_trials, replaces_invalid
-from natdgp.search.search_state import SearchState, Trial, values_of
+from natdgp.search.search_methods import Ending, most_trials
+from natdgp.search.search_state import SearchState, Trial
 
 
 def report_search(console: Console, folder: SearchFolder, state: SearchState) -> bool:
@@ -23,49 +23,76 @@ def report_search(console: Console, folder: SearchFolder, state: SearchState) ->
 
     :raises NotSaved: if the disk refuses.
     """
+    lines, found = [], _best_checkpoint(folder, state)
     write_leaderboard(folder, state)
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True)
-
-    states = [trial.state for trial in state.trials]
+    states = [trial.status for trial in state.trials]
     counts = ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states))
-    say(f"{trials_in_words(len(states))} ({counts}), {state.steps:,} steps")
-    replaced = {Ending.INVALID} if replaces_invalid(state.search) else set()
-    begun = sum(trial.ending not in replaced for trial in state.trials)
-    if (fewer := most_trials(state.search) - begun) > 0:
-        say(
+    lines.append(f"{trials_in_words(len(states))} ({counts}), {state.steps:,} steps")
+    replaced = (t.ending is Ending.INVALID and t.method.replaces_invalid for t in state.trials)
+    if (fewer := most_trials(state.search) - len(states) + sum(replaced)) > 0:
+        lines.append(
             f"{trials_in_words(fewer)} never began: halving begins one where another "
             "is stopped or fails, and these trials ended of themselves (early stopping)."
         )
     first = state.ranked()[0]
-    if state.best_value(first) is None:
-        say(f"No trial has a value; {folder.leaderboard} says why.")
-        return False
-    write_page(folder, state)
-    if (found := _best(folder, state)) is None:
-        say(f"No trial with a value left a checkpoint; {folder.leaderboard} says why.")
-        return False
-    best, checkpoint = found
+    if state.best_of(first)[1] is None:
+        lines.append(f"No trial has a value; {folder.leaderboard} says why.")
+    else:
+        write_page(folder, state)
+        if found is None:
+            lines.append(f"No trial with a value left a checkpoint; {folder.leaderboard} says why.")
+        else:
+            lines += _keep_best(folder, state, first, *found)
+    console.print("\n".join(lines), soft_wrap=True)
+    return found is not None
+
+
+def _best_checkpoint(folder: SearchFolder, state: SearchState) -> tuple[Trial, Checkpoint] | None:
+    """The checkpoint with the best value, and its trial; any other only if none has a value."""
+
+    def rank(found: tuple[Trial, Checkpoint]) -> float:
+        trial, checkpoint = found
+        return state.rank(trial.values.get(checkpoint.steps, math.nan))
+
+    saved = (
+        (trial, checkpoint)
+        for trial in state.ranked()
+        if state.best_of(trial)[1] is not None
+        for checkpoint in RunFolder(folder.trial(trial.number)).checkpoints()
+    )
+    return min(saved, key=rank, default=None)
+
+
+def _keep_best(
+    folder: SearchFolder, state: SearchState, first: Trial, best: Trial, checkpoint: Checkpoint
+) -> list[str]:
+    """Have the best trial at hand; returns lines about it, and about one that was better."""
     config = RunFolder(folder.trial(best.number)).config
     write_whole(folder.best_config, config.read_text(encoding="utf-8"))
     link_to(folder.best, checkpoint.path)
     words, foremost = _described(state, best, checkpoint.steps), _described(state, first)
-    if words != foremost:
-        say(f"No checkpoint is left of {foremost}.")
-    say(f"Best: {words}: {point_in_words(state.search, best)}")
-    say(f"Saved under {folder.shown}:")
-    again = "the best trial: natdgp train " + shlex.quote(str(folder.shown / "best.yaml"))
+    lines = [] if words == foremost else [f"No checkpoint is left of {foremost}."]
+    lines.append(f"Best: {words}: {point_in_words(best)}")
+    lines.append(f"Saved under {folder.shown}:")
     for name, what in {
         "leaderboard.csv": "all trials, the best first",
         "search.html": "history, rungs, importances, parallel coordinates",
-        "best.yaml": again,
+        "best.yaml": f"the best trial: natdgp train {shlex.quote(str(folder.shown / 'best.yaml'))}",
         "best": f"its checkpoint: natdgp.load({str(folder.shown)!r})",
         "trials": "every trial's run",
         "search.db": "all that happened, an Optuna study",
     }.items():
-        say(f"  {name:<17} {what}")
-    return True
+        lines.append(f"  {name:<17} {what}")
+    return lines
+
+
+def _described(state: SearchState, trial: Trial, steps: int | None = None) -> str:
+    """A trial by its value after so many steps, or by its best one."""
+    at = steps if steps in trial.values else state.best_of(trial)[0]
+    assert at is not None, "it has a value"
+    saved = "" if steps in (None, at) else f" (its checkpoint is of step {steps})"
+    metric = state.search.searcher.metric
+    return f"trial {trial.number}, {metric} {trial.values[at]:.4f} after step {at}{saved}"
 
 
 def write_leaderboard(folder: SearchFolder, state: SearchState) -> None:
@@ -73,51 +100,16 @@ def write_leaderboard(folder: SearchFolder, state: SearchState) -> None:
 
     :raises NotSaved: if the disk refuses; a former leaderboard is still there.
     """
-    rows = [
-        {
-            "rank": rank,
-            "trial": trial.number,
-            "state": trial.state,
-            state.search.searcher.metric: state.best_value(trial),
-            "at_step": state.best_steps(trial),
-            "steps": trial.steps,
-            "rung": trial.rung,
-            **{short(name): plain(value) for name, value in values_of(state.search, trial).items()},
-            "seed": trial.seed,
-            "folder": str(folder.trial(trial.number).relative_to(folder.root)),
-            "reason": trial.reason,
-        }
-        for rank, trial in enumerate(state.ranked(), start=1)
-    ]
+    rows = []
+    for rank, trial in enumerate(state.ranked(), start=1):
+        at_step, value = state.best_of(trial)
+        row = {"rank": rank, "trial": trial.number, "state": trial.status}
+        row |= {state.search.searcher.metric: value, "at_step": at_step, "steps": trial.steps}
+        row |= {"rung": trial.rung, **{name: plain(v) for name, v in trial.searched.items()}}
+        place = folder.trial(trial.number).relative_to(folder.root)
+        rows.append({**row, "seed": trial.seed, "folder": str(place), "reason": trial.reason})
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_whole(folder.leaderboard, text.getvalue())
-
-
-def _best(folder: SearchFolder, state: SearchState) -> tuple[Trial, Checkpoint] | None:
-    """The checkpoint with the best value, and its trial; any other only if none has a value."""
-    saved = [
-        (trial, checkpoint)
-        for trial in state.ranked()
-        if state.best_value(trial) is not None
-        for checkpoint in RunFolder(folder.trial(trial.number)).checkpoints()
-    ]
-
-    def rank(found: tuple[Trial, Checkpoint]) -> float:
-        trial, checkpoint = found
-        value = trial.values.get(checkpoint.steps)
-        return math.inf if value is None else state.rank(value)
-
-    return min(saved, key=rank, default=None)
-
-
-def _described(state: SearchState, trial: Trial, steps: int | None = None) -> str:
-    """A trial by its value after so many steps, or by its best one."""
-    best = state.best_steps(trial)
-    at = steps if steps in trial.values else best
-    assert at is not None, "it has a value"
-    saved = "" if steps in (None, at) else f" (its checkpoint is of step {steps})"
-    metric = state.search.searcher.metric
-    return f"trial {trial.number}, {metric} {trial.values[at]:.4f} after step {at}{saved}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from natdgp.search.search_display import SearchDisplay, trials_in_words
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_methods import most_trials
 from natdgp.search.search_report import report_search
-from natdgp.search.search_state import SearchState, most_steps
+from natdgp.search.search_state import SearchState
 from natdgp.settings import Search, read_search
 from natdgp.settings.configuration import trial_of
 
@@ -73,7 +73,7 @@ def search_and_report(
         if the data changed.
     :raises DataError: if the data cannot be read.
     """
-    way_on = f"go on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
+    way_on = f"o on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
     lock = Lifeline(folder.lock)
     if not lock.hold(PATIENCE):
         raise FolderError(f"{folder.shown} is being searched by another process; end that first")
@@ -83,31 +83,30 @@ def search_and_report(
         console.print(_announcement(folder, state), soft_wrap=True)
         display = SearchDisplay(console, state, live=live)
         runner = Runner(log, folder, environments, display.show)
-        with display, handling(lambda number, frame: _ask_to_end(runner, number)):
+        with display.live or contextlib.nullcontext(), handling(runner.interrupt):
             runner.run()
         write_study(folder, state)
         if runner.failure is not None:
-            _tell_failure(console, f"{runner.failure}", f"G{way_on[1:]}")
-            return FAILED
+            return _failed(console, runner.failure, f"G{way_on}")
         if runner.signal is not None and state.open:
-            told = f"{runner.signal.name}; everything is saved. G{way_on[1:]}"
+            told = f"{runner.signal.name}; everything is saved. G{way_on}"
             console.print(told, soft_wrap=True)
             return SIGNALLED + int(runner.signal)
         return 0 if report_search(console, folder, state) else FAILED
     except NotSaved as error:
-        _tell_failure(console, str(error), f"Once that can be written, {way_on}")
-        return FAILED
+        return _failed(console, str(error), f"Once that can be written, g{way_on}")
     finally:
         lock.release()
 
 
-def _tell_failure(console: Console, why: str, way_on: str) -> None:
+def _failed(console: Console, why: str, way_on: str) -> int:
     console.print(f"The search cannot go on: {why}", style="bold red", soft_wrap=True)
     console.print(way_on, soft_wrap=True)
+    return FAILED
 
 
 def _announcement(folder: SearchFolder, state: SearchState) -> str:
-    most, likely = most_steps(state.search), SearchState(state.search).steps_left
+    most, likely = state.most_steps, SearchState(state.search).steps_left
     stopped = f", about {likely:,} if trials are stopped as intended" if likely < most else ""
     ended = len(state.trials) - len(state.open)
     begun = "Going on with" if state.steps or ended else "Writing to"
@@ -117,11 +116,3 @@ def _announcement(folder: SearchFolder, state: SearchState) -> str:
         f"{most:,} steps at most{stopped}{f'; {ended} have ended already' if ended else ''}. "
         "An estimate of time follows after the first trial."
     )
-
-
-def _ask_to_end(runner: Runner, number: int) -> None:
-    """The first signal has the trials saved; a second one ends everything at once."""
-    if runner.signal is None:
-        runner.ask_to_end(signal.Signals(number))
-    elif number != signal.SIGHUP:  # of which a terminal that is closed may send several
-        raise KeyboardInterrupt

@@ -7,14 +7,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from natdgp.search.search_methods import (
-    Decision,
-    Ending,
-    SearchMethod,
-    TrialAction,
-    methods_of,
-    most_trials,
-)
+from natdgp.search.search_methods import Decision, Ending, SearchMethod, methods_of, most_trials
 from natdgp.settings import Search
 from natdgp.settings.searchers import GridSearcher
 from natdgp.settings.space import Point, place_of, value_at
@@ -36,12 +29,11 @@ class TrialValidated:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial ended."""
+    """A trial ended; if it is invalid or failed, for a reason."""
 
     trial: int
     ending: Ending
     reason: str | None = None
-    """Why, if it is invalid or failed."""
 
 
 SearchEvent = TrialValidated | TrialEnded
@@ -50,7 +42,7 @@ SearchEvent = TrialValidated | TrialEnded
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """The process of a trial was started, be it anew or from a checkpoint: of no lasting effect."""
+    """The process of a trial was started, be it anew or from a checkpoint: nothing to remember."""
 
     trial: int
 
@@ -62,16 +54,17 @@ class Trial:
     number: int
     point: Point
     """Its hyperparameters."""
+    searched: dict[str, Any]
+    """Those that are searched over, as `model.layers`."""
     seed: int
     method: SearchMethod
     """The one that created it, and alone hears of it."""
     values: dict[int, float] = field(default_factory=dict)
     """The searched metric after so many steps."""
-    action: TrialAction = TrialAction.CONTINUE
-    """After its last validation."""
+    to_end: Ending | None = None
+    """How it is to end after its last validation; None: it goes on."""
     ending: Ending | None = None
     reason: str | None = None
-    """Why it is invalid or failed."""
 
     @property
     def steps(self) -> int:
@@ -79,9 +72,9 @@ class Trial:
         return max(self.values, default=0)
 
     @property
-    def state(self) -> str:
+    def status(self) -> str:
         """How it ended, or `open`."""
-        return "open" if self.ending is None else self.ending.value
+        return self.ending.value if self.ending else "open"
 
     @property
     def rung(self) -> str:
@@ -90,13 +83,16 @@ class Trial:
 
 
 class SearchState:
-    """A search up to some event; the same events in the same order lead to the same state."""
+    """A search up to some event; the same events in the same order lead to the same state.
+
+    Hyperparameters and seed of a trial follow from the experiment's seed and the trial's number.
+    """
 
     def __init__(self, search: Search) -> None:
         self.search = search
         self.trials: list[Trial] = []
         self.invalid_in_a_row = 0
-        """How many of the trials that ended last were invalid."""
+        """How many of the trials that ended last were invalid and gave way to others."""
         self._methods = methods_of(search)
         for method in self._methods:
             self._create(method, method.start())
@@ -107,14 +103,28 @@ class SearchState:
         if isinstance(event, TrialValidated):
             trial.values[event.steps] = event.value
             decision = trial.method.validated(event.trial, event.length, event.value)
-            if trial.action is TrialAction.CONTINUE:  # one that ends it stands, whatever comes late
-                trial.action = decision.action
+            trial.to_end = trial.to_end or decision.ending  # which stands, whatever comes late
         else:
             trial.ending, trial.reason = event.ending, event.reason
-            invalid = event.ending is Ending.INVALID
-            self.invalid_in_a_row = self.invalid_in_a_row + 1 if invalid else 0
+            replaced = event.ending is Ending.INVALID and trial.method.replaces_invalid
+            self.invalid_in_a_row = self.invalid_in_a_row + 1 if replaced else 0
             decision = trial.method.ended(event.trial, event.ending)
         self._create(trial.method, decision)
+
+    def _create(self, method: SearchMethod, decision: Decision) -> None:
+        for number in decision.created:
+            assert number == len(self.trials), "trials are numbered as they are created"
+            point = self._point(number)
+            places = map(place_of, self.search.space.searched)
+            searched = {".".join(place): value_at(point, place) for place in places}
+            seed = Random(f"{self.search.seed}/{number}/seed").getrandbits(31)
+            self.trials.append(Trial(number, point, searched, seed, method))
+
+    def _point(self, number: int) -> Point:
+        space = self.search.space
+        if isinstance(self.search.searcher, GridSearcher):  # from its last point, as Determined
+            return space.grid_point(space.grid_size - 1 - number)
+        return space.sample(Random(f"{self.search.seed}/{number}/hyperparameters"))
 
     @property
     def open(self) -> list[Trial]:
@@ -131,30 +141,38 @@ class SearchState:
         """Training steps that are likely to come, if trials are stopped as intended."""
         steps, number = 0.0, len(self.trials)
         for trial in self.open:
-            length = full_length(self.search, trial.number)
-            steps += max(trial.method.likely_end(trial.number) * length - trial.steps, 0)
+            end = trial.method.likely_end(trial.number) * self._full_length(trial.number)
+            steps += max(end - trial.steps, 0)
         for method in self._methods:
             end, following = method.likely_end(), number + method.to_come
-            steps += sum(end * full_length(self.search, n) for n in range(number, following))
+            steps += sum(end * self._full_length(n) for n in range(number, following))
             number = following
         return round(steps)
 
-    def best_value(self, trial: Trial) -> float | None:
-        """The best value of a trial so far; an invalid one has none."""
-        values = () if trial.ending is Ending.INVALID else trial.values.values()
-        return min(values, key=self.rank, default=None)
+    @property
+    def most_steps(self) -> int:
+        """Training steps of a search none of whose trials is stopped."""
+        return sum(map(self._full_length, range(most_trials(self.search))))
 
-    def best_steps(self, trial: Trial) -> int | None:
-        """The steps at which a trial was best."""
-        best = self.best_value(trial)
-        return next((steps for steps, value in trial.values.items() if value == best), None)
+    def _full_length(self, number: int) -> int:
+        length = self.search.searcher.max_length.model_dump(exclude_none=True)
+        if "batches" in length:
+            return int(length["batches"])  # whatever the trial's point, which need not be drawn
+        rows = self._point(number)["global_batch_size"]
+        return in_batches(length, rows, self.search.config.get("records_per_epoch"))
+
+    def best_of(self, trial: Trial) -> tuple[int, float] | tuple[None, None]:
+        """The steps at which a trial was best, and its value there; an invalid one has none."""
+        values = {} if trial.ending is Ending.INVALID else trial.values
+        steps = min(values, key=lambda steps: self.rank(values[steps]), default=None)
+        return (None, None) if steps is None else (steps, values[steps])
 
     def ranked(self) -> list[Trial]:
         """All trials, the best first and those without a value last."""
 
-        def place(trial: Trial) -> tuple[bool, float, int]:
-            best = self.best_value(trial)
-            return (best is None, 0.0 if best is None else self.rank(best), trial.number)
+        def place(trial: Trial) -> tuple[bool, float]:
+            _, value = self.best_of(trial)
+            return (value is None, 0.0 if value is None else self.rank(value))
 
         return sorted(self.trials, key=place)
 
@@ -163,43 +181,3 @@ class SearchState:
         if not math.isfinite(value):
             return math.inf
         return value if self.search.searcher.smaller_is_better else -value
-
-    def _create(self, method: SearchMethod, decision: Decision) -> None:
-        for number in decision.created:
-            assert number == len(self.trials), "trials are numbered as they are created"
-            point, seed = point_of(self.search, number), seed_of(self.search, number)
-            self.trials.append(Trial(number, point, seed, method))
-
-
-def point_of(search: Search, number: int) -> Point:
-    """The hyperparameters of a trial, which follow from the experiment's seed and its number.
-
-    A grid is searched from its last point, as Determined does.
-    """
-    if isinstance(search.searcher, GridSearcher):
-        return search.space.grid_point(search.space.grid_size - 1 - number)
-    return search.space.sample(Random(f"{search.seed}/{number}/hyperparameters"))
-
-
-def seed_of(search: Search, number: int) -> int:
-    """The seed of a trial, below 2**31."""
-    return Random(f"{search.seed}/{number}/seed").getrandbits(31)
-
-
-def values_of(search: Search, trial: Trial) -> dict[str, Any]:
-    """The hyperparameters of a trial that are searched over, by their place."""
-    return {name: value_at(trial.point, place_of(name)) for name in search.space.searched}
-
-
-def most_steps(search: Search) -> int:
-    """Training steps of a search none of whose trials is stopped."""
-    return sum(full_length(search, number) for number in range(most_trials(search)))
-
-
-def full_length(search: Search, number: int) -> int:
-    """Training steps of a trial that is not stopped."""
-    length = search.searcher.max_length.model_dump(exclude_none=True)
-    if (batches := length.get("batches")) is not None:
-        return int(batches)  # whatever the trial's point, which need not be drawn
-    rows = point_of(search, number)["global_batch_size"]
-    return in_batches(length, rows, search.config.get("records_per_epoch"))

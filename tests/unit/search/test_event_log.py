@@ -15,7 +15,7 @@ from tests.unit.search.conftest import CONFIG, EVENTS, RANDOM, Write
 
 
 def _trials(state: SearchState) -> list[tuple[object, ...]]:
-    return [(t.number, t.values, t.action, t.ending, t.reason) for t in state.trials]
+    return [(t.number, t.values, t.to_end, t.ending, t.reason) for t in state.trials]
 
 
 def test_the_state_is_replayed_from_the_events(folder: SearchFolder, search: Search) -> None:

@@ -16,7 +16,7 @@ from natdgp.search.search_methods import Ending
 from natdgp.search.search_state import TrialEnded, TrialValidated
 from natdgp.settings import Search
 from tests.conftest import fill
-from tests.unit.search.conftest import EVENTS, Write, state_after
+from tests.unit.search.conftest import EVENTS, RANDOM, Write, state_after
 
 
 def _study(folder: SearchFolder) -> optuna.Study:
@@ -50,8 +50,7 @@ def test_the_study_has_all_trials_with_their_values(folder: SearchFolder, search
 def test_a_stopped_trial_counts_as_pruned_and_larger_may_be_better(
     folder: SearchFolder, search_of: Write
 ) -> None:
-    searcher = {"name": "random", "metric": "val_elbo_per_datum", "max_length": {"batches": 6}}
-    searcher |= {"max_trials": 2, "smaller_is_better": False}
+    searcher = {**RANDOM, "metric": "val_elbo_per_datum", "smaller_is_better": False}
     events = (TrialValidated(0, 2, 2, 0.5), TrialEnded(0, Ending.STOPPED))
     write_study(folder, state_after(search_of(searcher=searcher), events))
     study = _study(folder)

@@ -21,7 +21,7 @@ from natdgp.search.event_log import EventLog
 from natdgp.search.job import experiment_of, run_folder_of
 from natdgp.search.runner import INVALID_IN_A_ROW, Runner
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending, TrialAction
+from natdgp.search.search_methods import Ending
 from natdgp.search.search_report import write_leaderboard
 from natdgp.search.search_session import PATIENCE
 from natdgp.search.search_state import (
@@ -232,7 +232,7 @@ def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
 ) -> None:
     """One that validates at its end is judged to be at the top before it saves."""
     state = go_on(claim(tmp_path / "search", search_of(description="full")))
-    assert {trial.action for trial in state.trials} == {TrialAction.STOP, TrialAction.FINISH}
+    assert {trial.to_end for trial in state.trials} == {Ending.STOPPED, Ending.COMPLETED}
     for trial in state.trials:
         assert (trial.ending, trial.reason) == (Ending.FAILED, "no space left")
 
@@ -320,7 +320,11 @@ def test_an_interrupted_search_is_gone_on_with_where_it_was(
     notes = Notes()
 
     def interrupt(runner: Runner) -> None:
-        notes.on_event = lambda event: event.trial == 1 and runner.ask_to_end(signal.SIGINT)
+        def at_trial_1(event: SearchEvent) -> None:
+            if event.trial == 1 and runner.signal is None:
+                runner.interrupt(signal.SIGINT)
+
+        notes.on_event = at_trial_1
 
     assert run_in(folder, notes=notes, act=interrupt).signal is signal.SIGINT
     assert notes.begun_trials == [0, 1]

@@ -15,7 +15,6 @@ from natdgp.search.search_methods import (
     Ending,
     SearchMethod,
     SuccessiveHalving,
-    TrialAction,
 )
 from natdgp.settings.brackets import Bracket
 
@@ -31,7 +30,8 @@ def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -
         at[trial] = 0
     answer = Decision()
     for kind, trial, *rest in happenings:
-        action, more = TrialAction.CONTINUE, 0
+        over_at: Ending | None = None
+        more = 0
         if kind == "ended" and rest[0] is Ending.INVALID:
             invalid.add(trial)
             over.add(trial)
@@ -46,23 +46,23 @@ def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -
             length, value = rest[0], rest[1] if smaller else -rest[1]
             if value != value or abs(value) == math.inf:
                 value = math.inf
-            while action is TrialAction.CONTINUE and length >= bracket.rungs[at[trial]]:
+            while over_at is None and length >= bracket.rungs[at[trial]]:
                 better = sum(mark[0] == at[trial] and mark[2] < value for mark in marks)
                 marks.append((at[trial], trial, value))
                 seen = sum(mark[0] == at[trial] for mark in marks)
                 if at[trial] == len(bracket.rungs) - 1:
-                    action = TrialAction.FINISH
+                    over_at = Ending.COMPLETED
                 elif better >= max(math.floor(seen / bracket.divisor), 1):
-                    action = TrialAction.STOP
+                    over_at = Ending.STOPPED
                 else:
                     at[trial] += 1
-            if action is not TrialAction.CONTINUE:
+            if over_at is not None:
                 over.add(trial)
                 more = int(created - len(invalid) < bracket.max_trials)
         new = tuple(range(created, created + more))
         at.update(dict.fromkeys(new, 0))
         created += more
-        answer = Decision(new, action)
+        answer = Decision(new, over_at)
     return answer
 
 
@@ -131,7 +131,7 @@ def halving() -> SuccessiveHalving:
 
 def test_the_first_at_a_rung_goes_on_and_a_worse_one_stops(halving: SuccessiveHalving) -> None:
     assert halving.validated(0, 1, 5.0) == Decision()
-    assert halving.validated(1, 1, 6.0) == Decision((3,), TrialAction.STOP)
+    assert halving.validated(1, 1, 6.0) == Decision((3,), Ending.STOPPED)
     assert halving.validated(2, 1, 4.0) == Decision()
     assert halving.rung(0) == "1 of 3"
 
@@ -148,8 +148,8 @@ def test_a_validation_between_rungs_decides_nothing(halving: SuccessiveHalving) 
 
 
 def test_a_validation_may_pass_several_rungs_at_once(halving: SuccessiveHalving) -> None:
-    assert halving.validated(0, 9, 5.0) == Decision((3,), TrialAction.FINISH)
-    assert halving.validated(1, 5, 6.0) == Decision((4,), TrialAction.STOP)
+    assert halving.validated(0, 9, 5.0) == Decision((3,), Ending.COMPLETED)
+    assert halving.validated(1, 5, 6.0) == Decision((4,), Ending.STOPPED)
     assert (halving.rung(0), halving.rung(1)) == ("3 of 3", "1 of 3")
 
 
@@ -173,19 +173,19 @@ def test_what_is_no_number_is_the_worst(value: float, *, smaller: bool) -> None:
     halving = SuccessiveHalving(THREE, itertools.count(), smaller_is_better=smaller)
     halving.start()
     assert halving.validated(0, 1, 5.0) == Decision()
-    assert halving.validated(1, 1, value) == Decision((3,), TrialAction.STOP)
+    assert halving.validated(1, 1, value) == Decision((3,), Ending.STOPPED)
 
 
 def test_no_more_trials_than_allowed_begin() -> None:
     bracket = Bracket(rungs=(1, 3), divisor=3.0, max_trials=2, concurrent=1)
     halving = SuccessiveHalving(bracket, itertools.count(), smaller_is_better=True)
     assert halving.start() == Decision((0,))
-    assert halving.validated(0, 3, 1.0) == Decision((1,), TrialAction.FINISH)
-    assert halving.validated(1, 3, 2.0) == Decision((), TrialAction.STOP)
+    assert halving.validated(0, 3, 1.0) == Decision((1,), Ending.COMPLETED)
+    assert halving.validated(1, 3, 2.0) == Decision((), Ending.STOPPED)
 
 
-def _method(trials: int, concurrent: int, *, replaces_invalid: bool = True) -> SearchMethod:
-    return SearchMethod(trials, concurrent, itertools.count(), replaces_invalid=replaces_invalid)
+def _method(trials: int, concurrent: int, *, again: bool = True) -> SearchMethod:
+    return SearchMethod(trials, concurrent, itertools.count(), again)
 
 
 def test_so_many_begin_and_each_that_ends_makes_room_for_another() -> None:
@@ -217,6 +217,6 @@ def test_an_invalid_point_gives_way_to_another() -> None:
 
 
 def test_an_invalid_point_of_a_grid_does_not() -> None:
-    method = _method(2, 2, replaces_invalid=False)
+    method = _method(2, 2, again=False)
     method.start()
     assert method.ended(0, Ending.INVALID) == Decision()

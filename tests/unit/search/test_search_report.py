@@ -71,7 +71,7 @@ def test_the_best_trial_is_at_hand(folder: SearchFolder, search: Search) -> None
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_what_is_no_number_is_never_the_best(search: Search, value: float) -> None:
     state = state_after(search, (TrialValidated(0, 2, 2, value), *EVENTS[1:]))
-    assert state.best_value(state.trials[0]) == 3.75
+    assert state.best_of(state.trials[0]) == (6, 3.75)
     state = state_after(search, (TrialValidated(0, 2, 2, value), *EVENTS[3:]))
     assert [trial.number for trial in state.ranked()][:3] == [2, 4, 0]
 

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import pytest
-
-from natdgp.search.search_methods import Ending, TrialAction, most_trials
+from natdgp.search.search_methods import Ending, most_trials
 from natdgp.search.search_state import (
     SearchState,
     TrialEnded,
     TrialValidated,
-    most_steps,
-    point_of,
-    seed_of,
 )
 from tests.unit.search.conftest import RANDOM, Write
 
@@ -28,7 +23,11 @@ HALVING = {
 
 def test_a_random_search_costs_every_trial_to_the_end(search_of: Write) -> None:
     search = search_of(searcher=RANDOM)
-    assert (most_trials(search), most_steps(search), SearchState(search).steps_left) == (4, 24, 24)
+    assert (
+        most_trials(search),
+        SearchState(search).most_steps,
+        SearchState(search).steps_left,
+    ) == (4, 24, 24)
 
 
 def test_epochs_cost_what_the_batch_size_of_each_trial_makes_of_them(search_of: Write) -> None:
@@ -37,12 +36,12 @@ def test_epochs_cost_what_the_batch_size_of_each_trial_makes_of_them(search_of: 
     search = search_of(searcher=searcher, records_per_epoch=320, reproducibility=seed)
     rows = [trial.point["global_batch_size"] for trial in SearchState(search).trials]
     assert set(rows) == {32, 64}
-    assert most_steps(search) == sum(640 // each for each in rows)
+    assert SearchState(search).most_steps == sum(640 // each for each in rows)
 
 
 def test_halving_costs_less_if_trials_are_stopped_as_intended(search_of: Write) -> None:
     search = search_of(searcher=HALVING)
-    assert (most_trials(search), most_steps(search)) == (9, 162)
+    assert (most_trials(search), SearchState(search).most_steps) == (9, 162)
     assert SearchState(search).steps_left == 9 * 2 + 3 * 4 + 1 * 12
 
 
@@ -108,14 +107,14 @@ def test_each_bracket_hears_of_its_own_trials_alone(search_of: Write) -> None:
     }
     state = SearchState(search_of(searcher=searcher, min_validation_period={"batches": 1}))
     assert len(state.trials) == 3
-    for trial, length, value, action, trials in (
-        (0, 1, 1.0, TrialAction.CONTINUE, 3),
-        (1, 1, 2.0, TrialAction.STOP, 4),
-        (2, 1, 9.0, TrialAction.CONTINUE, 4),  # its first rung is 3
-        (2, 3, 9.0, TrialAction.FINISH, 5),
+    for trial, length, value, to_end, trials in (
+        (0, 1, 1.0, None, 3),
+        (1, 1, 2.0, Ending.STOPPED, 4),
+        (2, 1, 9.0, None, 4),  # its first rung is 3
+        (2, 3, 9.0, Ending.COMPLETED, 5),
     ):
         state.take(TrialValidated(trial, length, length, value))
-        assert (state.trials[trial].action, len(state.trials)) == (action, trials)
+        assert (state.trials[trial].to_end, len(state.trials)) == (to_end, trials)
     rungs = [state.trials[number].rung for number in (0, 2, 3, 4)]
     assert rungs == ["1 of 2", "1 of 1", "0 of 2", "0 of 1"]
 
@@ -124,9 +123,9 @@ def test_a_decision_that_ends_a_trial_stands_whatever_comes_late(search_of: Writ
     state = SearchState(search_of())
     for event in (TrialValidated(0, 2, 2, 1.0), TrialValidated(1, 2, 2, 9.0)):
         state.take(event)
-    assert [state.trials[n].action for n in (0, 1)] == [TrialAction.CONTINUE, TrialAction.STOP]
+    assert [state.trials[n].to_end for n in (0, 1)] == [None, Ending.STOPPED]
     state.take(TrialValidated(1, 4, 4, 0.5))
-    assert state.trials[1].action is TrialAction.STOP
+    assert state.trials[1].to_end is Ending.STOPPED
 
 
 def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
@@ -143,11 +142,11 @@ def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
     assert state.invalid_in_a_row == 1
 
 
-@pytest.mark.parametrize("number", range(5))
-def test_equal_seeds_search_the_same_points_and_others_do_not(
-    search_of: Write, number: int
-) -> None:
-    one, same = search_of(), search_of()
-    other = search_of(reproducibility={"experiment_seed": 6})
-    for of in (point_of, seed_of):
-        assert of(one, number) == of(same, number) != of(other, number)
+def test_equal_seeds_search_the_same_points_and_others_do_not(search_of: Write) -> None:
+    one, same = SearchState(search_of()), SearchState(search_of())
+    other = SearchState(search_of(reproducibility={"experiment_seed": 6}))
+    assert len(one.trials) == 4
+    for mine, equal, another in zip(one.trials, same.trials, other.trials, strict=True):
+        assert (mine.point, mine.seed) == (equal.point, equal.seed)
+        assert mine.point != another.point
+        assert mine.seed != another.seed
