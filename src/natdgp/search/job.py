@@ -15,7 +15,6 @@ from natdgp.run.durable_files import saving
 from natdgp.run.journal import VALIDATION
 from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.run.run_session import new_run
-from natdgp.run.verdicts import Verdicts
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_state import Trial
 from natdgp.settings import Experiment, Search, Settings
@@ -72,14 +71,7 @@ class Job:
     """A trial under way."""
 
     def __init__(
-        self,
-        program: Sequence[str],
-        lock: Path,
-        run: RunFolder,
-        environment: Mapping[str, str],
-        *,
-        judged: int,
-        stop: bool,
+        self, program: Sequence[str], lock: Path, run: RunFolder, environment: Mapping[str, str]
     ) -> None:
         """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
         sends reaches the search alone.
@@ -87,14 +79,10 @@ class Job:
         :param program: trains a trial, as PROGRAM does.
         :param lock: that the search holds.
         :param environment: variables beside those of this process.
-        :param judged: steps of its last validation that the search has judged; -1: of none.
-        :param stop: whether it ends there.
-        :raises NotSaved: if the disk refuses.
+        :raises NotSaved: if its log cannot be opened.
         """
         self.run = run
         self.environment = environment
-        self.judge(judged, stop=stop)
-        self._judged = judged
         self._asked = False
         self._seen: tuple[int, int] | None = None
         with saving(run.root / LOG):
@@ -113,23 +101,11 @@ class Job:
         """The exit status, if it has ended."""
         return self._process.poll()
 
-    def validations(self) -> Iterator[dict[str, Any]]:
-        """Reports of validations that were not seen yet, oldest first."""
-        try:
-            stat = self.run.metrics.stat()
-        except FileNotFoundError:
-            return
-        if (now := (stat.st_mtime_ns, stat.st_size)) == self._seen:
-            return
-        self._seen = now
-        for report in validations_of(self.run):
-            if report["steps_completed"] > self._judged:
-                self._judged = report["steps_completed"]
-                yield report
-
-    def judge(self, steps: int, *, stop: bool) -> None:
-        """Let it go on after a validation, or save and end."""
-        Verdicts(self.run.verdicts).give(steps, stop=stop)
+    def reported(self) -> bool:
+        """Whether its metrics changed since this was asked last."""
+        stat = self.run.metrics.stat() if self.run.metrics.is_file() else None
+        seen, self._seen = self._seen, stat and (stat.st_mtime_ns, stat.st_size)
+        return self._seen != seen
 
     def ask_to_end(self) -> None:
         """Have it save and end; a second signal would end it at once, so there is only one."""

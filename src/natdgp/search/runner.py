@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from natdgp.data import DataError
 from natdgp.run.exit_status import REFUSED
-from natdgp.run.run_folder import FolderError
+from natdgp.run.run_folder import FolderError, RunFolder
+from natdgp.run.verdicts import Verdicts
 from natdgp.search.event_log import EventLog
 from natdgp.search.job import PROGRAM, Job, run_folder_of, saved_steps, validations_of
 from natdgp.search.search_folder import SearchFolder
@@ -108,14 +110,9 @@ class Runner:
         except SettingsError as error:
             self._take(TrialEnded(trial.number, Ending.INVALID, str(error)))
             return
-        # What a search that was killed did not hear of; what lies beyond the latest checkpoint will
-        # be reported again.
         saved = saved_steps(run)
-        for report in list(validations_of(run)):
-            if max(trial.values, default=-1) < report["steps_completed"] <= saved:
-                self._take_validation(trial, report)
-        judged = max(trial.values, default=-1)
-        if trial.to_end is not None and saved == judged:
+        self._hear(trial, run, up_to=saved)  # what lies beyond will be reported again
+        if trial.to_end is not None and saved == trial.last_validation:
             self._take(TrialEnded(trial.number, trial.to_end))
             return
         try:
@@ -123,21 +120,16 @@ class Runner:
         except (DataError, FolderError) as error:
             self.failure = str(error)
             return
-        environment, stop = self._free.pop(0), trial.to_end is not None
-        self.jobs[trial.number] = Job(
-            self._program, self._folder.lock, run, environment, judged=judged, stop=stop
-        )
+        self._judge(trial, run)
+        self.jobs[trial.number] = Job(self._program, self._folder.lock, run, self._free.pop(0))
         self._notify(TrialStarted(trial.number))
 
     def _look_after(self, number: int) -> bool:
         """Hear of a trial under way; returns whether there was anything."""
         job, trial = self.jobs[number], self.state.trials[number]
         status = job.poll()  # first: a process that has ended reports no more
-        heard = False
-        for report in job.validations():
-            self._take_validation(trial, report)
-            job.judge(report["steps_completed"], stop=trial.to_end is not None)
-            heard = True
+        if heard := job.reported() and self._hear(trial, job.run):
+            self._judge(trial, job.run)
         if status is None:
             return heard
         del self.jobs[number]
@@ -152,7 +144,7 @@ class Runner:
         One that was judged to end has done so in order, whatever its status, if it left the
         checkpoint of the validation that was judged.
         """
-        if trial.to_end is not None and saved_steps(job.run) == trial.steps:
+        if trial.to_end is not None and saved_steps(job.run) == trial.last_validation:
             return TrialEnded(trial.number, trial.to_end)
         if trial.to_end is None and status == 0:
             return TrialEnded(trial.number, Ending.COMPLETED)
@@ -165,11 +157,20 @@ class Runner:
         why = f"ended by {signal.Signals(-status).name}" if status < 0 else job.last_line
         return TrialEnded(trial.number, Ending.FAILED, why)
 
-    def _take_validation(self, trial: Trial, report: Mapping[str, Any]) -> None:
-        searcher, metrics = self.state.search.searcher, report["metrics"]
+    def _judge(self, trial: Trial, run: RunFolder) -> None:
+        """Let it go on after its last validation, or save and end."""
+        Verdicts(run.verdicts).give(trial.last_validation, stop=trial.to_end is not None)
+
+    def _hear(self, trial: Trial, run: RunFolder, up_to: float = math.inf) -> bool:
+        """Take the validations that the search does not know; returns whether there were any."""
+        searcher, known = self.state.search.searcher, trial.last_validation
         unit = searcher.time_metric if isinstance(searcher, HalvingSearcher) else "batches"
-        steps, length = report["steps_completed"], int(metrics[unit])
-        self._take(TrialValidated(trial.number, steps, length, metrics[searcher.metric]))
+        for report in list(validations_of(run)):
+            steps, metrics = report["steps_completed"], report["metrics"]
+            if trial.last_validation < steps <= up_to:
+                length, value = int(metrics[unit]), metrics[searcher.metric]
+                self._take(TrialValidated(trial.number, steps, length, value))
+        return trial.last_validation > known
 
     def _take(self, event: SearchEvent) -> None:
         self._log.take(event)

@@ -67,9 +67,14 @@ class Trial:
     reason: str | None = None
 
     @property
+    def last_validation(self) -> int:
+        """Steps of its last validation; -1: there was none."""
+        return max(self.values, default=-1)
+
+    @property
     def steps(self) -> int:
-        """Steps of its last validation."""
-        return max(self.values, default=0)
+        """Steps that it is known to have taken."""
+        return max(self.last_validation, 0)
 
     @property
     def status(self) -> str:

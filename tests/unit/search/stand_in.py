@@ -36,7 +36,8 @@ def main(lock: Path, run: Path, search: int) -> int:
     aside.write_text("".join(kept))
     aside.rename(metrics)
     (run / "starts").open("a").write(f"{start}\n")
-    for step in range(start + 2, config["searcher"]["max_length"]["batches"] + 1, 2):
+    first = start if "initial" in ending and not saved else start + 2
+    for step in range(first, config["searcher"]["max_length"]["batches"] + 1, 2):
         time.sleep(0.002)
         if rate > 0.07 and "invalid" in ending:
             session = {"ended_as": "invalid", "reason": "gamma is too long"}

@@ -161,6 +161,11 @@ def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial
     assert go_on(folder).trials[0].values.keys() == {2, 4, 6}
 
 
+def test_a_validation_before_the_first_step_is_heard(search_of: Write, tmp_path: Path) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="initial"))
+    assert [trial.values.keys() for trial in go_on(folder).trials] == [{0, 2, 4, 6}] * 4
+
+
 def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
     search_of: Write, tmp_path: Path
 ) -> None:
