@@ -36,11 +36,13 @@ from rich.console import Console
 from rich.table import Table
 
 from natdgp import NaturalGradient
-from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
-from natdgp.models import TaskShape
+from natdgp.data.pipeline import evaluation_dataset, training_dataset
+from natdgp.data.prepare import Prepared, prepare
+from natdgp.models.builder import TaskShape
 from natdgp.natgrad.optimizer import PositiveDefinite
-from natdgp.settings import Settings
-from natdgp.training import build_optimizers, build_training_model, gamma_at
+from natdgp.settings.schema import Settings
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.schedules import gamma_at
 from uci_accuracy import REPOSITORY, as_parquet
 
 SETS = {"kin8nm": 2000, "protein": 1000}

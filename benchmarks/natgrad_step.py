@@ -67,7 +67,7 @@ import gpflow
 import numpy as np
 import tensorflow as tf
 
-from natdgp.natgrad import NaturalGradient
+from natdgp.natgrad.optimizer import NaturalGradient
 
 LATENT_GPS = {50: [1, 30], 100: [1, 5, 30], 256: [1, 8, 30], 512: [1, 4], 1024: [1, 4]}
 SIZES = [f"{M}x{P}" for M, several in LATENT_GPS.items() for P in several]

@@ -102,8 +102,9 @@ class Cases:
 
 def steps_of_ranks(reducer: Any, layers: int, M: int, rounds: int) -> None:
     """Print how training steps scale."""
-    import training_step as one
     from natdgp.distributed.cost import ring_factor
+
+    import training_step as one
 
     K, rank = reducer.size, reducer.rank
     X, Y = one.data()
@@ -144,8 +145,9 @@ def steps_of_ranks(reducer: Any, layers: int, M: int, rounds: int) -> None:
 
 def cost_model(reducer: Any, models: Sequence[tuple[int, int]], rounds: int) -> None:
     """Measure the parts of the model, fit its constants and print what it predicts."""
-    import training_step as one
     from natdgp.distributed.cost import Network
+
+    import training_step as one
     from natdgp.training.placement import CORES, GPUS, Machine, choose_placement
 
     X, Y = one.data()

@@ -57,10 +57,12 @@ from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingV
 from gpflow.kernels import SharedIndependent, SquaredExponential
 
 from natdgp.distributed.reducer import Reducer
-from natdgp.models import GPLayer, TaskShape
+from natdgp.models.builder import TaskShape
 from natdgp.models.conditional import block_width
-from natdgp.settings import Settings
-from natdgp.training import NatGradModel, build_optimizers, build_training_model
+from natdgp.models.deep_gp import GPLayer
+from natdgp.settings.schema import Settings
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.model import NatGradModel
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         default=LIMIT,
         metavar="SECONDS",
         help="with several slots: end the run, and name the rank, when one has been silent or all "
-        "have made no progress for so long; ten times as long before the first step "
-        "(default: %(default)g)",
+        "have made no progress for so long; ten times as long for the first step, the first "
+        "validation, and while they save (default: %(default)g)",
     )
     train.set_defaults(run=_train)
 
@@ -129,9 +129,8 @@ def _train(parsed: argparse.Namespace) -> int:
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.durable_files import NotSaved
-    from natdgp.run.launch import RequestRefused
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import new_run
 
@@ -146,7 +145,7 @@ def _train(parsed: argparse.Namespace) -> int:
             return start(folder)
         finally:
             folder.discard_unless_begun()
-    except (FolderError, DataError, RequestRefused) as error:
+    except (FolderError, DataError) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
     except (NotSaved, DamagedCheckpoint) as error:
@@ -168,7 +167,7 @@ def _on_slots(
     experiment: Experiment, parsed: argparse.Namespace
 ) -> tuple[Experiment, Callable[[RunFolder], int]]:
     """The experiment as this machine trains it, and what trains it in a folder."""
-    from natdgp.run.launch import find_horovodrun, run_on_slots
+    from natdgp.run.launch import require_horovod, run_on_slots
     from natdgp.run.run_session import run_and_report
 
     gpus = count_gpus()
@@ -177,6 +176,7 @@ def _on_slots(
     if remark is not None:
         console.print(remark, soft_wrap=True)
     live = not parsed.no_progress
+    require_horovod(slots)
     if slots == 1:
         start = functools.partial(run_and_report, console, live=live)
     else:
@@ -184,7 +184,6 @@ def _on_slots(
             run_on_slots,
             console,
             slots=slots,
-            horovodrun=find_horovodrun(slots),
             live=live,
             gpus=gpus > 0,
             limit=parsed.rank_timeout,

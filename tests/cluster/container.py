@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,7 +17,6 @@ from typing import Any
 
 import psutil
 
-from natdgp.run.launch import free_ports
 from tests.cluster.image import ENVIRONMENT, Image
 from tests.cluster.master import StandInMaster
 from tests.cluster.submission import sample
@@ -115,11 +116,12 @@ def run_trial(
     }
     if config["resources"]["slots_per_trial"] > 1:
         # Ranks talk on two ports of the host, which tests that run side by side must not share.
-        ports = free_ports(2)
-        environment |= {
-            f"INTER_TRAIN_PROCESS_COMM_PORT_{number}": str(port)
-            for number, port in enumerate(ports, start=1)
-        }
+        with contextlib.ExitStack() as stack:
+            for number in (1, 2):
+                one = stack.enter_context(socket.socket())
+                one.bind(("", 0))
+                name = f"INTER_TRAIN_PROCESS_COMM_PORT_{number}"
+                environment[name] = str(one.getsockname()[1])
     if latest is not None:
         environment["DET_LATEST_CHECKPOINT"] = latest.uuid
 

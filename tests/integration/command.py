@@ -49,20 +49,20 @@ def descendants(command: Command) -> list[psutil.Process]:
     return list(psutil.Process(command.pid).children(recursive=True))
 
 
-def process_of(family: list[psutil.Process], rank: int) -> psutil.Process:
+def process_of(processes: list[psutil.Process], rank: int) -> psutil.Process:
     """The process of a rank; shells and launchers around it have no rank in their environment."""
-    (found,) = (p for p in family if p.environ().get("HOROVOD_RANK") == str(rank))
+    (found,) = (p for p in processes if p.environ().get("HOROVOD_RANK") == str(rank))
     return found
 
 
-def still_running(family: list[psutil.Process]) -> list[psutil.Process]:
+def still_running(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Those that still run; a zombie waits for whoever adopted it to look."""
-    return [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def listening(family: list[psutil.Process]) -> set[int]:
+def listening(processes: list[psutil.Process]) -> set[int]:
     """What these processes listen on."""
-    pids = {process.pid for process in family}
+    pids = {process.pid for process in processes}
     return {
         one.laddr.port
         for one in psutil.net_connections("tcp")

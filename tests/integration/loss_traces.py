@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape
-from natdgp.settings import Settings
-from natdgp.training import Aggregation, build_optimizers, build_training_model
+from natdgp.models.builder import TaskShape
+from natdgp.settings.schema import Settings
+from natdgp.training.assembly import build_optimizers, build_training_model
+from natdgp.training.steppers import Aggregation
 from tests.unit.training.ranks import together
 
 FILE = Path(__file__).parent.parent / "fixtures" / "loss_traces.json"
@@ -68,7 +69,7 @@ def _trace(variant: dict[str, Any], ranks: Reducer) -> list[float]:
         reducer=ranks if ranks.size > 1 else OneProcess(),
         aggregation=variant.get("aggregation"),
     )
-    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    model.compile(optimizer=build_optimizers(settings, model))
     step = model.train_step if ranks.size > 1 else tf.function(model.train_step)
     share = BATCH // ranks.size
     losses = []

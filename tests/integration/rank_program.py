@@ -17,19 +17,15 @@ import gpflux.architectures
 import numpy as np
 import tensorflow as tf
 
-from natdgp.data import evaluation_dataset, training_dataset
+from natdgp.data.pipeline import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Rows
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape
-from natdgp.settings import Settings
-from natdgp.training import (
-    Aggregation,
-    Drift,
-    NatGradModel,
-    build_optimizers,
-    build_training_model,
-    check_drift,
-)
+from natdgp.models.builder import TaskShape
+from natdgp.settings.schema import Settings
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.drift import Drift, check_drift
+from natdgp.training.model import NatGradModel
 from tests.conftest import FloatArray
 
 BATCH = 60

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from natdgp.data import DataError
+from natdgp.data.table import DataError
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
 from natdgp.settings import read_experiment

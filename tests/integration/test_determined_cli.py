@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 
 import natdgp
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.results import TrainedModel
+from natdgp.results.trained import TrainedModel
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench
 

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from natdgp import NaturalGradient
-from natdgp.models import TaskShape, build_deep_gp
-from natdgp.settings import ModelSettings
-from natdgp.training import NatGradModel
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.settings import ModelSettings
+from natdgp.training.model import NatGradModel
 from tests.conftest import FloatArray
 
 Waves = tuple[FloatArray, FloatArray]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from natdgp.training import Aggregator
+from natdgp.training.aggregation import Aggregator
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run, reports
 

@@ -1,4 +1,4 @@
-"""`natdgp train --slots 2`, real processes under horovodrun: it trains what one process trains."""
+"""`natdgp train --slots 2`, real processes: it trains what one process trains."""
 
 from __future__ import annotations
 
@@ -69,13 +69,6 @@ def _go_on_alone(bench: Bench, folder: RunFolder) -> None:
 
 
 @pytest.fixture
-def small_experiment(small_experiment: dict[str, Any]) -> dict[str, Any]:
-    """Which asks for no log line about where steps are taken."""
-    small_experiment["hyperparameters"]["natural_gradient"]["placement"] = "replicated"
-    return small_experiment
-
-
-@pytest.fixture
 def file(small_experiment: dict[str, Any], write_experiment: Callable[..., Path]) -> Path:
     return write_experiment(small_experiment)
 
@@ -91,13 +84,10 @@ def straight(bench: Bench, small_experiment: dict[str, Any]) -> RunFolder:
 def test_two_slots_train_what_one_process_trains(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
-    auto = ["--set", "hyperparameters.natural_gradient.placement=auto"]
-    status, out, err = finish(start(file, "--slots", "2", "--out", tmp_path / "two", *auto))
-    assert status == 0
-    assert re.fullmatch("natural_gradient.placement is auto: replicated; with .*\n", err)
+    status, out, err = finish(start(file, "--slots", "2", "--out", tmp_path / "two"))
+    assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"Writing to {tmp_path / 'two'}"
-    assert [line for line in lines if line.startswith("[")] == []  # horovodrun's prefixes
     assert len([line for line in lines if line.startswith("step ")]) == 6
     assert "Test figures on 30 rows (y)" in out
 
@@ -134,14 +124,14 @@ def test_interrupted_on_two_slots_and_resumed_on_one(
 ) -> None:
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 6/12")
-    family = descendants(command)
+    processes = descendants(command)
     os.killpg(command.pid, signal.SIGINT)  # as a terminal does
     status, out, err = finish(command)
     assert (status, err) == (128 + signal.SIGINT, "")
     steps = int(re.findall(r"^SIGINT after step (\d+) of 12; everything is saved", out, re.M)[0])
     assert 6 <= steps < 12
     assert f"\n  natdgp train --resume {tmp_path / 'two'} --slots 2\n" in out
-    assert still_running(family) == []
+    assert still_running(processes) == []
 
     two = RunFolder.open(tmp_path / "two")
     assert [checkpoint.steps for checkpoint in two.checkpoints()][-1] == steps
@@ -170,16 +160,16 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
 ) -> None:
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 6/12")  # a checkpoint was made after the validation at 4
-    family = descendants(command)
-    ports = listening(family)
+    processes = descendants(command)
+    ports = listening(processes)
     killed = time.monotonic()
-    process_of(family, rank).kill()
+    process_of(processes, rank).kill()
     status, _, err = finish(command, timeout=PROMPTLY)
     assert time.monotonic() - killed < PROMPTLY
     assert status == 1
     assert f"natdgp train: rank {rank} of 2 was ended by SIGKILL after step " in err
     assert f"natdgp train --resume {tmp_path / 'two'} --slots 2" in err
-    assert still_running(family) == []
+    assert still_running(processes) == []
     assert listened_on(ports) == set()
 
     two = RunFolder.open(tmp_path / "two")
@@ -215,8 +205,8 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
     options = ("--slots", "2", "--out", tmp_path / "two", "--rank-timeout", str(LIMIT))
     command = start(file, *options, cwd=tmp_path)
     await_line(command, "step 6/12")
-    family = descendants(command)
-    ports = listening(family)
+    processes = descendants(command)
+    ports = listening(processes)
     assert ports
     began = time.monotonic()
     status, _, err = finish(command, timeout=LIMIT + PROMPTLY)
@@ -225,7 +215,7 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
     assert f"natdgp train: of 2 ranks, {said} for {LIMIT} s after step " in err
     assert int(err.partition("after step ")[2].partition(";")[0]) in (6, 7)
     assert "Saved up to step 4. Go on with:\n" in err
-    assert still_running(family) == []
+    assert still_running(processes) == []
     assert listened_on(ports) == set()
 
 
@@ -235,8 +225,8 @@ def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
 ) -> None:
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 6/12")
-    family = descendants(command)
-    ranks = [process_of(family, rank) for rank in (0, 1)]
+    processes = descendants(command)
+    ranks = [process_of(processes, rank) for rank in (0, 1)]
     for rank in ranks:
         rank.suspend()
     command.kill()
@@ -245,7 +235,7 @@ def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
     assert status == 2
     assert err.startswith(f"natdgp train: {tmp_path / 'two'} is being trained by another command")
     ranks[0].resume()
-    _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
+    _, alive = psutil.wait_procs(processes, timeout=PROMPTLY)
     assert still_running(alive) == []
     two = RunFolder.open(tmp_path / "two")
     _go_on_alone(bench, two)
@@ -267,14 +257,13 @@ def test_nothing_is_left_of_a_command_that_is_killed(
     """Also of a rank that is stopped, which cannot end of itself."""
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
     await_line(command, "step 2/12" if stopped else "Writing to")
-    family = descendants(command)
-    ports = listening(family)
-    assert [*scratch.glob("natdgp-*")]
+    processes = descendants(command)
+    ports = listening(processes)
     if stopped:
-        process_of(family, 1).suspend()
+        process_of(processes, 1).suspend()
     command.kill()
     command.communicate()
-    _, alive = psutil.wait_procs(family, timeout=PROMPTLY)
+    _, alive = psutil.wait_procs(processes, timeout=PROMPTLY)
     assert still_running(alive) == []
     assert listened_on(ports) == set()
     assert not [*scratch.glob("natdgp-*")]

@@ -17,8 +17,8 @@ import natdgp
 from natdgp import cli
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.run.devices import choose_device
-from natdgp.run.exchange import Exchange, Verdict
-from natdgp.run.launch import RequestRefused
+from natdgp.run.rank import Orders
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.slots import slots_of
 from natdgp.settings import read_experiment
@@ -384,16 +384,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((slots, slots_of(read_experiment(folder.config))))
         return 0
 
-    def launch(_: object, __: object, exchange: Exchange, slots: int, limit: float) -> None:
-        exchange.conclude(Verdict(note(RunFolder(Path(exchange.orders.folder)), slots)))
+    def watch(started: tuple[Orders, int], channel: RankChannel, limit: float) -> None:
+        channel.conclude(note(RunFolder(Path(started[0].folder)), started[1]))
 
     monkeypatch.setattr(
         "natdgp.run.run_session.train_and_report", lambda _, folder, **__: note(folder, 1)
     )
     monkeypatch.setattr(
-        "natdgp.run.launch._launched", lambda command, _: contextlib.nullcontext(command)
+        "natdgp.run.launch._started", lambda *these: contextlib.nullcontext(these[:2])
     )
-    monkeypatch.setattr("natdgp.run.launch._watch", launch)
+    monkeypatch.setattr("natdgp.run.launch._watch", watch)
     monkeypatch.setattr(RunFolder, "discard_unless_begun", lambda _: None)
     return seen
 
@@ -533,28 +533,11 @@ def test_slots_without_horovod_are_refused(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("natdgp.run.launch.has_horovod", lambda: False)
     status, _, err = _main(capsys, "train", write_experiment(experiment), "--slots", 2)
     assert status == 2
     assert "--slots: received 2; needs Horovod" in err
     assert "scripts/build-horovod" in err
-    assert _nothing_was_made()
-
-
-def test_what_the_ranks_refuse_is_told_once(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(*_: object, **__: object) -> int:
-        raise RequestRefused("waves.csv: no such file")
-
-    monkeypatch.setattr("natdgp.run.launch.run_on_slots", refuse)
-    file = write_experiment(experiment)
-    status, out, err = _main(capsys, "train", file, "--slots", 2, "--out", "mine")
-    assert (status, out, err) == (2, "", "natdgp train: waves.csv: no such file\n")
     assert _nothing_was_made()
 
 

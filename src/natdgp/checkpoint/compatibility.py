@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
+from natdgp.checkpoint.structure import differences
 
 _INITIAL: Final[Any] = {
     "kernel": {"variance", "lengthscale"},
@@ -18,7 +19,10 @@ _INITIAL: Final[Any] = {
 def misfits(saved: ModelRecord, own: ModelRecord) -> list[str]:
     """Every field in which a checkpoint is of another model than one's own; none if it fits."""
     theirs, ours = _variables(saved), _variables(own)
-    return [
+    other: list[str] = []
+    if saved.structure is not None and own.structure is not None:
+        other = differences(saved.structure, own.structure)
+    return other + [
         f"{name} is {_shown(ours.get(name))}, but {_shown(theirs.get(name))} in the checkpoint"
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)

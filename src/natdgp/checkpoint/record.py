@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import reprlib
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
-from natdgp.data import Prepared, Scaling
+from natdgp.data.prepare import Prepared
+from natdgp.data.scaling import Scaling
 from natdgp.models.builder import TaskShape
-from natdgp.settings import Settings
+from natdgp.settings.schema import Settings
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a field changes its meaning; older formats stay readable."""
 
 _STACK = (
@@ -97,11 +99,13 @@ class TaskRecord:
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """Settings, task, seed and versions of a trained model."""
+    """Settings, task, seed, structure and versions of a trained model."""
 
     settings: Settings
     task: TaskRecord
     seed: int
+    structure: dict[str, Any] | None = None
+    """As :func:`natdgp.checkpoint.structure.structure_of` gives it; None in format 1."""
 
     def write(self, folder: Path) -> None:
         """Write `natdgp.json` into a checkpoint's folder."""
@@ -110,6 +114,7 @@ class ModelRecord:
             "settings": self.settings.model_dump(mode="json"),
             "task": self.task.to_dict(),
             "seed": self.seed,
+            "structure": self.structure,
             "versions": versions(),
         }
         (folder / RECORD_NAME).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -142,9 +147,10 @@ class ModelRecord:
             newer = saved["format"] > FORMAT
             if not newer:
                 return cls(
-                    settings=Settings.model_validate(saved["settings"]),
+                    settings=Settings.model_validate(_of_this_version(saved["settings"])),
                     task=TaskRecord.from_dict(saved["task"]),
                     seed=int(saved["seed"]),
+                    structure=saved.get("structure"),
                 )
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise DamagedCheckpoint(f"{path} is no record of a model: {error!r}") from error
@@ -152,6 +158,14 @@ class ModelRecord:
             f"{path} has format {saved['format']}, newer than {FORMAT}, the newest that "
             f"this natdgp reads; upgrade natdgp"
         )
+
+
+def _of_this_version(settings: dict[str, Any]) -> dict[str, Any]:
+    """Saved settings without the words of earlier versions."""
+    natural_gradient = settings.get("natural_gradient", {})
+    if natural_gradient.get("placement") != "auto":  # which chose one of the two; both train alike
+        return settings
+    return {**settings, "natural_gradient": {**natural_gradient, "placement": "replicated"}}
 
 
 def _names(saved: Any, field: str) -> tuple[str, ...]:
@@ -179,5 +193,9 @@ def _check_numbers(saved: Any, field: str, columns: int) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of natdgp and of the stack under it."""
-    return {name: importlib.metadata.version(name) for name in _STACK}
+    """Versions of natdgp and of what is installed of the stack under it."""
+    found = {}
+    for name in _STACK:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

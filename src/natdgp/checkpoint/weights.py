@@ -14,10 +14,14 @@ import tensorflow as tf
 from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.models.builder import output_dims
-from natdgp.training.model import NatGradModel
 
 
-def load_weights(model: NatGradModel, folder: Path) -> None:
+def save_weights(model: tf.keras.Model, folder: Path) -> None:
+    """Write a model's variables, those of its optimizers included, into a checkpoint's folder."""
+    model.save_weights(str(folder / WEIGHTS_NAME), save_format="tf")
+
+
+def load_weights(model: tf.keras.Model, folder: Path) -> None:
     """Fill a model's variables, and those of its optimizers if it is compiled.
 
     :param model: of the kind that was saved, compiled or not.

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from natdgp.data.settings import TableSettings
 from natdgp.data.table import PARTS, DataError, FloatArray, Table, unknown_column
-from natdgp.settings.schema import TableSettings
 
 # Lower-case spellings in text columns; every column of a CSV file is read as text.
 _SPELLINGS = {"": None, "na": None, "null": None, "nan": "NaN", "true": "1", "false": "0"}

@@ -36,8 +36,8 @@ from pathlib import Path
 import polars as pl
 
 from natdgp.data.cache import cached
+from natdgp.data.settings import FlightsSettings
 from natdgp.data.table import DataError, FloatArray, Table, unknown_column
-from natdgp.settings.schema import FlightsSettings
 
 FEATURES = (
     "month",

@@ -23,7 +23,9 @@ class Inspection:
         """The first number that is not finite, in words with the remedy."""
 
     def of(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """The same batches; dictionaries of tensors, of which those of floats are looked at."""
+        """The same batches; of dictionaries of tensors those of floats are looked at."""
+        if not isinstance(batches.element_spec, dict):
+            return batches
         return batches.map(self._look).prefetch(tf.data.AUTOTUNE)
 
     def _look(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

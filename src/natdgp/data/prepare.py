@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from natdgp.data.scaling import Scaling
+from natdgp.data.settings import DataSettings, TableSettings
 from natdgp.data.sources import load_table
 from natdgp.data.split import Division, divide
 from natdgp.data.table import DataError, Table
-from natdgp.settings.schema import FlightsSettings, TableSettings
 
 Numbers = npt.NDArray[np.floating[Any]]
 """An array in one of the models' float types."""
@@ -55,17 +55,29 @@ class Prepared:
     whatever the machine that standardises them."""
 
 
-def prepare(settings: FlightsSettings | TableSettings, dtype: str) -> Prepared:
+def prepare(
+    settings: DataSettings,
+    dtype: str,
+    *,
+    scales_targets: bool = True,
+    table: Table | None = None,
+) -> Prepared:
     """Load, divide and standardise.
 
     :param dtype: `float64` or `float32`; statistics are float64 in either case.
+    :param scales_targets: whether targets are standardised, or stay as they are.
+    :param table: the rows, where they are in memory already.
     :raises DataError: if the source cannot be read, divided or standardised, or if values lie so
         far out that figures about them would not be finite.
     """
-    table = load_table(settings)
+    table = load_table(settings) if table is None else table
     division = divide(len(table.X), settings.split, keep=settings.rows, parts=table.parts)
     scaling = Scaling.fit(
-        table.X[division.train], table.Y[division.train], table.features, table.targets
+        table.X[division.train],
+        table.Y[division.train],
+        table.features,
+        table.targets,
+        scales_targets=scales_targets,
     )
     if problems := list(_too_far(table, division, scaling, dtype)):
         source = settings.path if isinstance(settings, TableSettings) else settings.source

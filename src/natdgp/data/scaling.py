@@ -25,10 +25,17 @@ class Scaling:
 
     @classmethod
     def fit(
-        cls, X: FloatArray, Y: FloatArray, features: Sequence[str], targets: Sequence[str]
+        cls,
+        X: FloatArray,
+        Y: FloatArray,
+        features: Sequence[str],
+        targets: Sequence[str],
+        *,
+        scales_targets: bool = True,
     ) -> Scaling:
         """The statistics of training rows X [N, D] and Y [N, Q], whose columns are named.
 
+        :param scales_targets: whether targets are standardised, or stay as they are.
         :raises DataError: with all columns together that have no spread to divide by.
         """
         if len(X) == 1:
@@ -39,7 +46,9 @@ class Scaling:
         ]
         if problems:
             raise DataError.together(f"the {len(X)} training rows", problems)
-        return cls(X.mean(axis=0), X.std(axis=0), Y.mean(axis=0), Y.std(axis=0))
+        zeros = np.zeros(Y.shape[1])
+        y = (Y.mean(axis=0), Y.std(axis=0)) if scales_targets else (zeros, zeros + 1)
+        return cls(X.mean(axis=0), X.std(axis=0), *y)
 
     def scale_x(self, X: FloatArray) -> FloatArray:
         """Features [N, D] in original units -> standardised."""

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from natdgp.data.files import load_file
 from natdgp.data.flights import load_flights
-from natdgp.data.table import Table
-from natdgp.settings.schema import FlightsSettings, TableSettings
+from natdgp.data.settings import ArraysSettings, DataSettings, FlightsSettings
+from natdgp.data.table import DataError, Table
 
 
-def load_table(settings: FlightsSettings | TableSettings) -> Table:
+def load_table(settings: DataSettings) -> Table:
     """Read all rows of a source, in the source's order.
 
     :raises DataError: if the source cannot be read or used.
     """
     if isinstance(settings, FlightsSettings):
         return load_flights(settings)
+    if isinstance(settings, ArraysSettings):
+        raise DataError(
+            "data.source is arrays: its rows were given in Python, and are not kept; give them again"
+        )
     return load_file(settings)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from natdgp.data.settings import SplitSettings
 from natdgp.data.table import PARTS, DataError
-from natdgp.settings.schema import SplitSettings
 
 Indices = npt.NDArray[np.int64]
 

@@ -17,19 +17,25 @@ from determined.layers._workload_sequencer import ShouldExit
 from natdgp.checkpoint.checksums import seal
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.data import DataError, Inspection
-from natdgp.determined.callbacks import EarlyStopping
-from natdgp.determined.event_files import SummaryWriter
-from natdgp.determined.heartbeat_callback import ShowsProgress
-from natdgp.determined.rank_watchdog import Watch
-from natdgp.distributed.heartbeat import Pulse
-from natdgp.training import (
-    Aggregator,
-    check_drift,
-    explain_breakdown,
-    explain_failure,
-    load_weights,
+from natdgp.checkpoint.training_state import (
+    read_aggregated,
+    read_state,
+    write_aggregated,
+    write_state,
 )
+from natdgp.checkpoint.weights import load_weights
+from natdgp.data.inspection import Inspection
+from natdgp.data.table import DataError
+from natdgp.determined.heartbeat_callback import HeartbeatCallback
+from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.distributed.heartbeat import Heartbeat
+from natdgp.distributed.reducer import gather_on_first_rank
+from natdgp.training.callbacks import EarlyStopping, build_callbacks, load_states, states_of
+from natdgp.training.diagnosis import explain_breakdown, explain_failure
+from natdgp.training.drift import check_drift
+from natdgp.training.event_files import EventFiles
+from natdgp.training.model import DeepGPModel
+from natdgp.training.natgrad_model import NaturalGradientTraining
 
 logger = logging.getLogger("natdgp.determined")
 
@@ -53,10 +59,17 @@ class DeepGPController(keras.TFKerasTrialController):
             env.experiment_config.pop("records_per_epoch", None)
         self.breakdown: det.InvalidHP | None = None
         """Why a validation ended the trial, if one did."""
+        train_config = _without_sequence_adapters(context, train_config)
+        self._own_callbacks: list[Any] = []
+        if isinstance(model, NaturalGradientTraining):
+            records = env.experiment_config.get("records_per_epoch")
+            per_epoch = records // context.get_global_batch_size() if records else None
+            self._own_callbacks = build_callbacks(trial.settings, per_epoch)
         super().__init__(
             model,
             session,
-            _without_sequence_adapters(context, train_config),
+            # What the settings ask for is there, whatever a trial's keras_callbacks returns.
+            train_config._replace(callbacks=[*self._own_callbacks, *(train_config.callbacks or [])]),
             trial,
             context,
             env,
@@ -73,19 +86,20 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
-        self._progress: ShowsProgress | None = None
+        self._progress: HeartbeatCallback | None = None
         if env.on_cluster and context.distributed.size > 1:
-            watch = Watch(context.distributed, env.allocation_id)
-            self.show(watch.pulse)
-            watch.begin()
+            watchdog = RankWatchdog(context.distributed, env.allocation_id)
+            self.show(watchdog.heartbeat)
+            watchdog.begin()
 
-    def show(self, pulse: Pulse) -> None:
+    def show(self, heartbeat: Heartbeat) -> None:
         """Let others see how far this rank is; to be called before it runs."""
-        self._progress = ShowsProgress(pulse, self.env.steps_completed)
+        self._progress = HeartbeatCallback(heartbeat, self.env.steps_completed)
         # Last: a rank whose other callbacks hang has not begun the batch.
         self.callback_list.callbacks.append(self._progress)
         self.workloads = self._progress.during(self.workloads)
-        self.model.reducer.announce(self._progress.arrive)
+        if isinstance(self.model, NaturalGradientTraining):
+            self.model.reducer.announce(self._progress.arrive)
 
     def run(self) -> None:
         """Train, validate and save, as the workloads say."""
@@ -124,9 +138,7 @@ class DeepGPController(keras.TFKerasTrialController):
     def _none_once_stopped(self, workloads: workload.Stream) -> workload.Stream:
         # The loop asks for work when callbacks have their state back. A trial that early stopping
         # had ended would train on if it is started again.
-        if any(
-            one.has_stopped for one in self.multiplexer.callbacks if isinstance(one, EarlyStopping)
-        ):
+        if any(one.has_stopped for one in self._own_callbacks if isinstance(one, EarlyStopping)):
             self.context.distributed.broadcast(None)
             return
         yield from workloads
@@ -136,10 +148,10 @@ class DeepGPController(keras.TFKerasTrialController):
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 if self._progress is not None:
-                    self._progress.arrive()  # at work until all have compared
+                    self._progress.compare()
                 check_drift(self.model)
-                if (aggregator := self._aggregator) is not None:
-                    aggregator.gather()
+                if (aggregated := self._aggregated) is not None:
+                    gather_on_first_rank(aggregated, self.model.reducer)
             yield work, respond
 
     def _create_metric_writer(self) -> tensorboard.BatchMetricWriter:
@@ -147,15 +159,16 @@ class DeepGPController(keras.TFKerasTrialController):
         path = self.context.get_tensorboard_path()
         if path is None:  # `det experiment create --local --test` has none
             return super()._create_metric_writer()
-        return tensorboard.BatchMetricWriter(SummaryWriter(path))
+        return tensorboard.BatchMetricWriter(_MetricWriter(path))
 
     def _save_checkpoint(self, path: Path) -> None:
         # Determined writes optimizer state to HDF5 by variable name, and GPflow's variables share
         # names. Ours is in the model's TensorFlow checkpoint already, so there is none to write.
         with _no_optimizers(self.context):
             super()._save_checkpoint(path)
-        if self._aggregator is not None:
-            self._aggregator.save(path)
+        if (aggregated := self._aggregated) is not None:
+            write_aggregated(path, aggregated)
+        write_state(path, {"callbacks": states_of(self._own_callbacks)})
         self._record.write(path)
         seal(path)
 
@@ -175,14 +188,17 @@ class DeepGPController(keras.TFKerasTrialController):
         with self._repeating_validations():
             super()._load(load_path)
         started = self.env.steps_completed
+        if not isinstance(self.model, NaturalGradientTraining):
+            return  # its steps are not counted: it goes on as Determined's own would
         if int(self.model.step) == started:
             if (change := other_data(saved.task, self._record.task)) is not None:
                 raise DataError(
                     f"the data are not those that the trial began with: {change}; bring the former "
                     "data back, or begin a new run"
                 )
-            if self._aggregator is not None:
-                self._aggregator.load(load_path)
+            load_states(self._own_callbacks, read_state(load_path).get("callbacks", {}))
+            if (aggregated := self._aggregated) is not None:
+                read_aggregated(load_path, aggregated, rank=self.model.reducer.rank)
             return
         logger.info(
             "Starting from another trial's checkpoint (step %d): parameters and Adam's moments "
@@ -209,13 +225,12 @@ class DeepGPController(keras.TFKerasTrialController):
             self.wlsq.state.last_val = reported
 
     @property
-    def _aggregator(self) -> Aggregator | None:
-        aggregator: Aggregator | None = self.model.aggregator
-        return aggregator
+    def _aggregated(self) -> tf.Variable | None:
+        return getattr(self.model, "aggregated", None)
 
     @property
     def _record(self) -> ModelRecord:
-        record: ModelRecord = self.trial.record
+        record: ModelRecord = self.trial.task.model_record(self.model)
         return record
 
     def _launch_fit(self) -> None:
@@ -239,7 +254,10 @@ class DeepGPController(keras.TFKerasTrialController):
     def _allreduce_logs(self, logs: dict[str, Any]) -> dict[str, Any]:
         # Determined averages the figures of all ranks, whatever they weigh. Ours are those of all
         # rows already, equal on every rank.
-        return logs
+        if isinstance(self.model, DeepGPModel):
+            return logs
+        reduced: dict[str, Any] = super()._allreduce_logs(logs)
+        return reduced
 
     def _compute_validation_metrics(self) -> workload.Response:
         response = super()._compute_validation_metrics()
@@ -272,6 +290,13 @@ class DeepGPController(keras.TFKerasTrialController):
         if self.env.on_cluster:  # Determined reports it to the searcher and drops the message
             logger.error("%s", message)
         return det.InvalidHP(message)
+
+
+class _MetricWriter(EventFiles, tensorboard.MetricWriter):
+    """Determined uploads files between resets and takes closed ones for final."""
+
+    def reset(self) -> None:
+        self.close()
 
 
 def _without_sequence_adapters(

@@ -1,22 +1,24 @@
-"""The trial: what Determined drives, on a cluster and off it."""
+"""The trial: it translates between Determined and the engine, and computes nothing."""
 
 from __future__ import annotations
 
 import functools
 import logging
+from typing import NoReturn
 
 import determined as det
 import tensorflow as tf
 from determined import keras
 
-from natdgp.checkpoint.record import ModelRecord, TaskRecord
-from natdgp.data import Prepared, evaluation_dataset, prepare, training_dataset
-from natdgp.determined.callbacks import build_callbacks
+from natdgp.checkpoint.record import TaskRecord
+from natdgp.determined.context import DeepGPContext
 from natdgp.determined.controller import DeepGPController
-from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TooFewRows
-from natdgp.settings import Settings, SettingsError
-from natdgp.training import Aggregation, build_optimizers, build_training_model, too_large_a_batch
+from natdgp.models.inducing import TooFewRows
+from natdgp.settings.problems import SettingsError
+from natdgp.settings.schema import Settings
+from natdgp.training.assembly import build_optimizers
+from natdgp.training.memory import too_large_a_batch
+from natdgp.training.task import Task
 
 logger = logging.getLogger("natdgp.determined")
 
@@ -29,110 +31,79 @@ class DeepGPTrial(keras.TFKerasTrial):
     """Trains a deep GP with natural gradients.
 
     Subclass it to change a part: every `build_*` method and `keras_callbacks` stands on its own.
-    No TensorFlow work happens before they are called, because the visible GPU is not set yet.
+    Schedules, early stopping and the like, as the settings ask for them, are there whatever
+    `keras_callbacks` returns. No TensorFlow work happens before these methods are called, because
+    the visible GPU is not set yet.
     """
 
     trial_controller_class = DeepGPController
+    trial_context_class = DeepGPContext
 
-    def __init__(self, context: keras.TFKerasTrialContext) -> None:
+    def __init__(self, context: DeepGPContext) -> None:
         """:raises determined.InvalidHP: if hyperparameters are wrong; it lists all.
         :raises SettingsError: if `data` is wrong, which no other hyperparameters could mend.
         """
         super().__init__(context)
+        self.context: DeepGPContext
         context.configure_fit(verbose=False, shuffle=False)
         data = dict(context.get_data_config())
-        self._saved_task = data.pop(TASK_KEY, None)
+        saved = data.pop(TASK_KEY, None)
+        self._saved = None if saved is None else TaskRecord.from_dict(saved)
         try:
             self.settings = Settings.read(context.get_hparams(), data)
         except SettingsError as error:
             if any(problem.path.startswith("data") for problem in error.problems):
                 raise
-            # Determined reports an InvalidHP to the searcher and drops its message.
-            logger.error("%s", error)
-            raise det.InvalidHP(str(error)) from error
+            _refuse(str(error))
         slots, rows = context.distributed.size, self.settings.global_batch_size
         if rows % slots:
             # Determined would round it down, and K slots would not train what one does.
-            message = (
+            _refuse(
                 f"hyperparameters.global_batch_size is {rows}, which {slots} slots cannot share "
                 f"evenly; use {rows // slots * slots} or {(rows // slots + 1) * slots}"
             )
-            logger.error("%s", message)
-            raise det.InvalidHP(message)
-        why = None if self._saved_task else too_large_a_batch(self.settings, slots)
+        why = None if self._saved else too_large_a_batch(self.settings, slots)
         if why is not None:
-            logger.error("%s", why)
-            raise det.InvalidHP(why)
+            _refuse(why)
 
     @functools.cached_property
-    def prepared(self) -> Prepared:
-        """The task's rows, split and standardised; read when first asked for."""
-        return prepare(self.settings.data, self.settings.model.dtype)
-
-    @functools.cached_property
-    def record(self) -> ModelRecord:
-        """What a checkpoint says about this trial's model."""
-        if self._saved_task is not None:
-            task = TaskRecord.from_dict(self._saved_task)
-        else:
-            task = TaskRecord.of(self.prepared)
-            self.context.env.experiment_config["data"][TASK_KEY] = task.to_dict()
-        return ModelRecord(self.settings, task, self.context.get_trial_seed())
+    def task(self) -> Task:
+        """Rows, model and optimizers, as the settings say; each made when first asked for."""
+        task = Task(
+            self.settings,
+            seed=self.context.get_trial_seed(),
+            reducer=self.context.reducer,
+            aggregation=self.context.aggregation,
+            saved=self._saved,
+        )
+        if self._saved is None:
+            self.context.get_experiment_config()["data"][TASK_KEY] = task.record.to_dict()
+        return task
 
     def build_training_data_loader(self) -> tf.data.Dataset:
         """The endless stream of training rows, from this trial's first step on."""
-        return training_dataset(
-            self.prepared.train,
-            global_batch_size=self.settings.global_batch_size,
-            seed=self.context.get_trial_seed(),
-            start_step=self.context.get_initial_batch(),
-            num_shards=self.context.distributed.size,
-            wrap=self.context.wrap_dataset,
-        )
+        return self.task.training_data(self.context.get_initial_batch(), self.context.wrap_dataset)
 
     def build_validation_data_loader(self) -> tf.data.Dataset:
         """Every validation row once."""
-        return evaluation_dataset(
-            self.prepared.validation,
-            global_batch_size=self.settings.evaluation.batch_size,
-            num_shards=self.context.distributed.size,
-            wrap=self.context.wrap_dataset,
-        )
+        return self.task.validation_data(self.context.wrap_dataset)
 
     def build_model(self) -> tf.keras.Model:
         """The model, wrapped and compiled; an empty shell when a checkpoint is being loaded."""
-        task = self.record.task
-        reducer = self._reducer()
-        initialises = self._saved_task is None and reducer.rank == 0
-        optimizations = self.context.get_experiment_config()["optimizations"]
         try:
-            model = build_training_model(
-                self.settings,
-                task.shape,
-                task.scaling.y_std,
-                seed=self.context.get_trial_seed(),
-                X=self.prepared.train.X if initialises else None,
-                reducer=reducer,
-                aggregation=Aggregation(
-                    optimizations["aggregation_frequency"],
-                    optimizations["average_aggregated_gradients"],
-                ),
-            )
+            model = self.task.model()
         except TooFewRows as error:
-            logger.error("%s", error)
-            raise det.InvalidHP(str(error)) from error
+            _refuse(str(error))
         optimizers = build_optimizers(self.settings, model, self.context.wrap_optimizer)
         wrapped = self.context.wrap_model(model)
         wrapped.compile(optimizer=optimizers)
         return wrapped
 
-    def _reducer(self) -> Reducer:
-        if self.context.distributed.size == 1:
-            return OneProcess()
-        from natdgp.distributed.horovod_reducer import HorovodReducer  # only where Horovod is there
-
-        return HorovodReducer()
-
     def keras_callbacks(self) -> list[tf.keras.callbacks.Callback]:
-        """Schedules and stopping rules, as the settings say."""
-        return build_callbacks(self.settings)
+        """Callbacks beside those that the settings ask for: none."""
+        return []
+
+
+def _refuse(message: str) -> NoReturn:
+    logger.error("%s", message)  # Determined tells the searcher, and drops the message
+    raise det.InvalidHP(message)

@@ -1,4 +1,4 @@
 """What a rank is, how ranks agree on one gradient, and how they see each other.
 
-Modules are named where they are used: a rank shows its pulse before it has imported TensorFlow.
+Modules are named where they are used: a rank shows its heartbeat before it has imported TensorFlow.
 """

@@ -7,6 +7,16 @@ from collections.abc import Callable, Sequence
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
+from horovod.common.exceptions import HorovodInternalError
+
+
+def lost_another_rank(error: Exception) -> bool:
+    """Whether a collective failed, as it does when another rank has ended.
+
+    Horovod's operations in TensorFlow then raise its UnknownError, as the status of a shut-down and
+    of a broken connection is unknown (`ConvertStatus` in Horovod 0.28.1).
+    """
+    return isinstance(error, (HorovodInternalError, tf.errors.UnknownError))
 
 
 class HorovodReducer:

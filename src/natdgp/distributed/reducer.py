@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -61,3 +62,24 @@ class OneProcess:
 
     def announce(self, arrival: Callable[[], None]) -> None:
         """Nothing to do: it never waits."""
+
+
+def gather_on_first_rank(variable: tf.Variable, reducer: Reducer) -> None:
+    """Bring what all ranks have added up in a variable to rank 0; the others keep zeros."""
+    total = reducer.total(variable)
+    variable.assign(total if reducer.rank == 0 else tf.zeros_like(total))
+
+
+_LONGEST = 1000
+"""Bytes of a text that ranks tell each other."""
+
+
+def first_text(reducer: Reducer, own: str) -> str:
+    """Of the texts that ranks have, the first that is not empty; the same on all ranks."""
+    packed = np.zeros(_LONGEST, np.int64)
+    encoded = own.encode()[:_LONGEST]
+    packed[: len(encoded)] = list(encoded)
+    for text in reducer.gather(tf.constant(packed)).numpy():
+        if text.any():
+            return bytes(text[text > 0].astype(np.uint8)).decode(errors="replace")
+    return ""

@@ -12,11 +12,10 @@ LIMIT = 60.0
 """Seconds for which a rank may be silent, or all may make no progress, unless others are given."""
 
 START = 10
-"""Times the limit for which ranks may prepare (data, first values, tracing of the first step),
-save, or wait for what is no rank."""
+"""Times the limit for which ranks may prepare (data, first values), do work of a new kind (graphs
+are traced), save, or wait for what is no rank."""
 
-FIRST_STEP = 3
-"""Events of a rank by the time that the others' part of the first step is waited for."""
+AT_WORK = (Phase.TRAINING, Phase.VALIDATING)
 
 VARIABLE = "NATDGP_RANK_TIMEOUT"
 """In the environment: the limit, where it is not given otherwise."""
@@ -63,7 +62,7 @@ def after(steps: int | None) -> str:
     return "before its first step" if steps is None else f"after step {steps}"
 
 
-class Vigil:
+class Watchdog:
     """Compares what ranks show with what they showed before."""
 
     def __init__(self, limit: float, first: int = 0) -> None:
@@ -109,10 +108,12 @@ class Vigil:
 
 
 def _may_take_longer(readings: Sequence[Reading | None]) -> bool:
-    """Whether nobody can say how long what a rank does takes: it prepares (the first step is
-    traced), saves, hears from the master, or reports at the end."""
-    return not any(reading and reading.phase is Phase.TRAINING for reading in readings) or any(
-        reading is None or reading.events <= FIRST_STEP or reading.phase is Phase.ENDING
+    """Whether nobody can say how long what a rank does takes: it prepares, does something for the
+    first time (graphs are traced), saves, hears from the master, or reports at the end."""
+    return not any(reading and reading.phase in AT_WORK for reading in readings) or any(
+        reading is None
+        or reading.phase in (Phase.STARTING, Phase.ENDING)
+        or (reading.phase in AT_WORK and reading.first)
         for reading in readings
     )
 
@@ -122,7 +123,7 @@ def _furthest_behind(readings: Sequence[Reading | None]) -> list[int]:
     else those that have not ended."""
     missing = [rank for rank, reading in enumerate(readings) if reading is None]
     there = {rank: reading for rank, reading in enumerate(readings) if reading is not None}
-    at_work = [r for r, one in there.items() if one.phase in (Phase.STARTING, Phase.TRAINING)]
+    at_work = [r for r, one in there.items() if one.phase in (Phase.STARTING, *AT_WORK)]
     left = at_work or [r for r, one in there.items() if one.phase is not Phase.ENDING]
     fewest = min((there[rank].events for rank in left), default=0)
     return missing or [rank for rank in left if there[rank].events == fewest]

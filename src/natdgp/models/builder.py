@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import gpflow
@@ -9,25 +10,16 @@ import numpy as np
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
 
-from natdgp.data import Numbers
-from natdgp.models.deep_gp import DeepGP, GPLayer
+from natdgp.data.prepare import Numbers
+from natdgp.likelihoods.registry import build_likelihood
+from natdgp.models.deep_gp import DeepGP
 from natdgp.models.inducing import kmeans_inducing_points
-from natdgp.models.kernels import Matern32, Matern52, SquaredExponential
-from natdgp.models.noise import SamplingNoise
-from natdgp.settings import GaussianSettings, KernelSettings, LikelihoodSettings, ModelSettings
+from natdgp.models.kernels import build_kernel
+from natdgp.models.layers.gp import GPLayer
+from natdgp.models.settings import ModelSettings
 
 MAX_DEFAULT_WIDTH = 30
 """Inner layers are no wider than this by default (Salimbeni & Deisenroth 2017, section 5)."""
-
-JITTER = {"float64": 1e-6, "float32": 1e-5}
-"""Added to the diagonal of Kuu before its Cholesky; float32 resolves no less on correlated
-inducing points (GPflow's default, 1e-6, is made for float64)."""
-
-_KERNELS = {
-    "squared_exponential": SquaredExponential,
-    "matern32": Matern32,
-    "matern52": Matern52,
-}
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,7 @@ def output_dims(settings: ModelSettings, shape: TaskShape) -> tuple[int, ...]:
 def build_deep_gp(
     settings: ModelSettings, shape: TaskShape, *, seed: int, X: Numbers | None = None
 ) -> DeepGP:
-    """Build a deep GP in the settings' float type, which becomes GPflow's default.
+    """Build a deep GP in the settings' float type.
 
     Inner layers have the identity as mean function where widths agree, the first principal
     components of the layer's inputs where it narrows, and zero-padding where it widens; the last
@@ -65,14 +57,21 @@ def build_deep_gp(
         to be filled from a checkpoint.
     :raises TooFewRows: if X has fewer distinct rows than the largest M.
     """
-    gpflow.config.set_default_float(np.dtype(settings.dtype).type)
-    gpflow.config.set_default_jitter(JITTER[settings.dtype])
-    noise = SamplingNoise(seed)
+    # GPflow makes parameters in its default type; the models keep theirs.
+    own = dataclasses.replace(gpflow.config.config(), float=np.dtype(settings.dtype).type)
+    with gpflow.config.as_context(own):
+        return _build(settings, shape, seed, X)
+
+
+def _build(settings: ModelSettings, shape: TaskShape, seed: int, X: Numbers | None) -> DeepGP:
     inputs = X  # the layer's inputs as far as mean functions alone carry them
+    likelihood = build_likelihood(settings.likelihood, settings.dtype)
+    *inner, _ = output_dims(settings, shape)
+    widths = [*inner, likelihood.num_latent_gps(shape.output_dim)]
 
     layers = []
     in_dim = shape.input_dim
-    for index, out_dim in enumerate(output_dims(settings, shape)):
+    for index, out_dim in enumerate(widths):
         last = index == settings.layers - 1
         num_inducing = settings.inducing_points_per_layer[index]
         Z = (
@@ -86,13 +85,11 @@ def build_deep_gp(
             else _inner_mean_function(inputs, in_dim, out_dim)
         )
         layer = GPLayer(
-            SharedIndependent(_kernel(settings.kernel, in_dim), output_dim=out_dim),
+            SharedIndependent(build_kernel(settings.kernel, in_dim), output_dim=out_dim),
             SharedIndependentInducingVariables(InducingPoints(Z)),
             num_data=shape.num_data,
             mean_function=mean_function,
             num_latent_gps=out_dim,
-            index=index,
-            noise=noise,
             name=f"layer_{index}",
             verbose=False,
         )
@@ -102,29 +99,7 @@ def build_deep_gp(
             inputs = None if inputs is None else np.asarray(mean_function(inputs))
         layers.append(layer)
         in_dim = out_dim
-
-    return DeepGP(
-        layers,
-        _likelihood(settings.likelihood),
-        noise=noise,
-        input_dim=shape.input_dim,
-        target_dim=shape.output_dim,
-        num_data=shape.num_data,
-    )
-
-
-def _kernel(settings: KernelSettings, in_dim: int) -> gpflow.kernels.Kernel:
-    lengthscale = settings.lengthscale or float(np.sqrt(in_dim))
-    return _KERNELS[settings.name](
-        variance=settings.variance,
-        lengthscales=np.full(in_dim, lengthscale) if settings.ard else lengthscale,
-    )
-
-
-def _likelihood(settings: LikelihoodSettings) -> gpflow.likelihoods.Likelihood:
-    if isinstance(settings, GaussianSettings):
-        return gpflow.likelihoods.Gaussian(settings.variance)
-    return gpflow.likelihoods.StudentT(scale=settings.scale, df=settings.degrees_of_freedom)
+    return DeepGP(layers, likelihood, num_data=shape.num_data, seed=seed)
 
 
 def _inner_mean_function(

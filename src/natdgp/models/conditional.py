@@ -10,8 +10,13 @@ import gpflow
 import numpy as np
 import tensorflow as tf
 from check_shapes import check_shapes
-from gpflow.inducing_variables import SharedIndependentInducingVariables
-from gpflow.kernels import SharedIndependent
+from gpflow.conditionals import conditional
+from gpflow.inducing_variables import (
+    InducingPoints,
+    MultioutputInducingVariables,
+    SharedIndependentInducingVariables,
+)
+from gpflow.kernels import MultioutputKernel, SharedIndependent
 
 BLOCK = 32
 """Columns of the square roots that are multiplied at once, where there are several latent GPs: of
@@ -27,6 +32,69 @@ Gradients = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
     "X: [N, D]",
     "q_mu: [M, P]",
     "q_sqrt: [P, M, M]",
+    "return[0]: [N, Q]",
+    "return[1]: [N, Q]",
+)
+def marginals(
+    X: tf.Tensor,
+    inducing: MultioutputInducingVariables,
+    kernel: MultioutputKernel,
+    q_mu: tf.Tensor,
+    q_sqrt: tf.Tensor,
+    *,
+    whiten: bool,
+    jitter: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance of f(X) under q: by :func:`whitened_marginals` where it applies.
+
+    GPflow's conditional, under whatever defaults of GPflow are set, serves everything else:
+    separate kernels or inducing variables, kernels that mix latent GPs (Q outputs of P), other
+    kinds of inducing variables, and q(u) that is not whitened.
+
+    The variance is a difference that rounding can make negative where inducing points crowd. It
+    is no less than one unit of rounding of the prior variance it is subtracted from: no computed
+    number below that says more, and in float64 no jitter in use leaves a variance so small.
+
+    :param X: inputs.
+    :param inducing: inducing inputs.
+    :param kernel: of the P latent GPs, and how they make Q outputs.
+    :param q_mu: means of the inducing outputs.
+    :param q_sqrt: lower-triangular square roots of their covariances.
+    :param whiten: whether q is of v in u = chol(Kuu) v.
+    :param jitter: added to the diagonal of Kuu.
+    """
+    if whiten and _is_shared(inducing, kernel):
+        mean, var = whitened_marginals(X, inducing, kernel, q_mu, q_sqrt, jitter=jitter)
+    else:
+        mean, var = conditional(X, inducing, kernel, q_mu, q_sqrt=q_sqrt, white=whiten)
+    prior = tf.stop_gradient(kernel(X, full_cov=False, full_output_cov=False))
+    return mean, _at_least(var, np.finfo(prior.dtype.as_numpy_dtype).eps * prior)
+
+
+def _is_shared(inducing: MultioutputInducingVariables, kernel: MultioutputKernel) -> bool:
+    """Whether all latent GPs are outputs and share one kernel and one set of inducing points.
+
+    Subclasses may mean something else, and are left to GPflow's dispatch.
+    """
+    return (
+        type(kernel) is SharedIndependent
+        and type(inducing) is SharedIndependentInducingVariables
+        and type(inducing.inducing_variable) is InducingPoints
+    )
+
+
+@tf.custom_gradient
+def _at_least(
+    x: tf.Tensor, floor: tf.Tensor
+) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, None]]]:
+    """max(x, floor), with the derivative of x: what stands at the floor can leave it."""
+    return tf.maximum(x, floor), lambda bar: (bar, None)
+
+
+@check_shapes(
+    "X: [N, D]",
+    "q_mu: [M, P]",
+    "q_sqrt: [P, M, M]",
     "return[0]: [N, P]",
     "return[1]: [N, P]",
 )
@@ -36,6 +104,8 @@ def whitened_marginals(
     kernel: SharedIndependent,
     q_mu: tf.Tensor,
     q_sqrt: tf.Tensor,
+    *,
+    jitter: float | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of f(X) under q, for P latent GPs that share kernel and inducing inputs.
 
@@ -52,9 +122,11 @@ def whitened_marginals(
     :param q_sqrt: lower-triangular square roots of their covariances, as
         :func:`~natdgp.natgrad.parameters.lower_triangle` gives them: of the gradient that they
         receive only the lower triangle is right.
+    :param jitter: added to the diagonal of Kuu; GPflow's default if None.
     """
     shared, points = kernel.kernel, inducing.inducing_variable
-    Kuu = gpflow.covariances.Kuu(points, shared, jitter=gpflow.default_jitter())  # [M, M]
+    jitter = gpflow.default_jitter() if jitter is None else jitter
+    Kuu = gpflow.covariances.Kuu(points, shared, jitter=jitter)  # [M, M]
     Kuf = gpflow.covariances.Kuf(points, shared, X)  # [M, N]
     mean, difference = _mean_and_difference(
         Kuu, Kuf, tf.convert_to_tensor(q_mu), tf.convert_to_tensor(q_sqrt)

@@ -1,131 +1,121 @@
-"""GPflux's deep GP with layers that draw stateless noise and share the first layer's work."""
+"""A deep GP (Damianou & Lawrence 2013) and its doubly stochastic bound."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import gpflow
-import gpflux
 import tensorflow as tf
-import tensorflow_probability as tfp
+from check_shapes import check_shapes
 
-from natdgp.models.conditional import whitened_marginals
-from natdgp.models.noise import SamplingNoise
-from natdgp.models.whitened_kl import whitened_kl
-from natdgp.natgrad.parameters import lower_triangle
+from natdgp.likelihoods.base import Likelihood
+from natdgp.models.layers.gp import GPLayer, Posterior
+from natdgp.models.noise import Draws, SamplingNoise, Stream
 
 
-class GPLayer(gpflux.layers.GPLayer):
-    """A GPflux layer whose samples are a pure function of (seed, layer, position).
+class DeepGP(tf.Module):
+    """f(x) = f_L(... f_1(x)), each f_l a sparse GP, and a likelihood p(y | f).
 
-    The first layer samples each of its n rows S times, so that S samples cost one evaluation of
-    it; later layers see S * n rows, sample-major.
+    Everything random is an argument: there is no sampling outside of known positions.
     """
-
-    def __init__(self, *args: Any, index: int, noise: SamplingNoise, **kwargs: Any) -> None:
-        """:param index: the layer's place in the deep GP, from 0.
-        :param noise: where samples come from; the other arguments are GPflux's.
-        """
-        super().__init__(*args, **kwargs)
-        self._index = index
-        self._noise = noise
-        self._held: tf.Tensor | None = None
-
-    @contextlib.contextmanager
-    def holding_q_sqrt(self) -> Iterator[tf.Tensor]:
-        """q_sqrt, [P, M, M], unpacked once: what is computed inside is computed of this tensor.
-
-        Its gradient is that of the matrix, where the gradient of the parameter would be packed.
-        """
-        self._held = self._q_sqrt_matrix()
-        try:
-            yield self._held
-        finally:
-            self._held = None
-
-    def _q_sqrt_matrix(self) -> tf.Tensor:
-        return lower_triangle(self.q_sqrt) if self._held is None else self._held
-
-    def predict(
-        self, inputs: tf.Tensor, *, full_cov: bool = False, full_output_cov: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """As GPflux's; marginals are computed by :func:`whitened_marginals`."""
-        if full_cov or full_output_cov:
-            mean, var = super().predict(inputs, full_cov=full_cov, full_output_cov=full_output_cov)
-            return mean, var
-        mean, var = whitened_marginals(
-            inputs,
-            self.inducing_variable,
-            self.kernel,
-            tf.convert_to_tensor(self.q_mu),
-            self._q_sqrt_matrix(),
-        )
-        return mean + self.mean_function(inputs), var
-
-    def prior_kl(self) -> tf.Tensor:
-        """KL[q(u) || p(u)], summed over latent GPs; scalar, in nats."""
-        return whitened_kl(tf.convert_to_tensor(self.q_mu), self._q_sqrt_matrix())
-
-    def _convert_to_tensor_fn(self, distribution: tfp.distributions.Distribution) -> tf.Tensor:
-        mean, std = distribution.loc, distribution.scale.diag  # [n, Q], or [S * n, Q] further in
-        noise = self._noise.normal(self._index, like=mean)  # [S, n, Q]
-        if self._index > 0:
-            noise = tf.reshape(noise, tf.shape(mean))
-        return tf.reshape(mean + std * noise, [-1, mean.shape[-1]])
-
-
-class DeepGP(gpflux.models.DeepGP):
-    """A deep GP (Damianou & Lawrence 2013; doubly stochastic, Salimbeni & Deisenroth 2017)."""
 
     def __init__(
         self,
-        layers: Sequence[GPLayer],
-        likelihood: gpflow.likelihoods.Likelihood,
+        f_layers: Sequence[GPLayer],
+        likelihood: Likelihood,
         *,
-        noise: SamplingNoise,
-        input_dim: int,
-        target_dim: int,
         num_data: int,
+        seed: int,
     ) -> None:
-        """:param layers: first to last.
+        """:param f_layers: first to last.
         :param likelihood: p(y | f) of the last layer.
-        :param noise: what the layers draw from.
-        :param input_dim: D.
-        :param target_dim: Q.
         :param num_data: N, the number of training rows.
+        :param seed: of the sampling noise, any non-negative integer.
         """
-        super().__init__(
-            list(layers),
-            likelihood,
-            input_dim=input_dim,
-            target_dim=target_dim,
-            num_data=num_data,
-        )
-        self.noise = noise
+        super().__init__(name="deep_gp")
+        self.f_layers = list(f_layers)
+        self.likelihood = likelihood
+        self.gpflow_likelihood = likelihood.gpflow  # whose parameters TensorFlow finds here
+        self.num_data = num_data
+        self.noise = SamplingNoise(seed)
 
-    @property
-    def likelihood(self) -> gpflow.likelihoods.Likelihood:
-        """p(y | f)."""
-        return self.likelihood_layer.likelihood
+    def posteriors(self) -> tuple[Posterior, ...]:
+        """q(u) of every layer, first to last."""
+        return tuple(layer.posterior() for layer in self.f_layers)
 
     def samples_per_row(self, wanted: int) -> int:
         """S that is drawn when `wanted` are asked for: one layer is exact without sampling."""
         return wanted if len(self.f_layers) > 1 else 1
 
-    def predict_f_samples(self, X: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and variance of f for each Monte-Carlo sample of the inner layers.
+    @check_shapes("X: [n, D]", "Y: [n, Q]", "positions: [n]", "return: []")
+    def elbo(
+        self,
+        X: tf.Tensor,
+        Y: tf.Tensor,
+        positions: tf.Tensor,
+        num_samples: int,
+        posteriors: Sequence[Posterior] | None = None,
+        weights: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """The evidence lower bound of a training row, in nats, estimated on a batch.
 
-        S and the samples are those of the noise's draw under way.
+        Salimbeni & Deisenroth 2017, equation 14, divided by N:
+
+            1/n sum_i E[log p(y_i | f_i^L)] - 1/N sum_l KL[q(u^l) || p(u^l)] + 1/N log p(theta)
+
+        with E over q(f_i^L), exact for the last layer and by S samples of the layers before it.
+
+        :param X: inputs, standardised.
+        :param Y: targets, as the likelihood has them.
+        :param positions: the rows' places in the endless stream of examples, consecutive.
+        :param num_samples: S.
+        :param posteriors: q(u) of every layer; by default the layers' own.
+        :param weights: [n], what each row counts; by default 1.
+        """
+        q = self.posteriors() if posteriors is None else posteriors
+        draws = self.noise.at(Stream.TRAINING, positions, self.samples_per_row(num_samples))
+        mean, var = self.f_marginals(X, draws, q)
+        expected = self.likelihood.expected_log_density(mean, var, Y)  # [S, n]
+        if weights is not None:
+            expected *= tf.cast(weights, expected.dtype)
+        return tf.reduce_mean(expected) - (self.kl(q) - self.log_prior()) / self.num_data
+
+    @check_shapes("X: [n, D]", "return[0]: [S, n, P]", "return[1]: [S, n, P]")
+    def f_marginals(
+        self, X: tf.Tensor, draws: Draws, posteriors: Sequence[Posterior] | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance of the last layer's latent GPs for each sample of the layers before.
+
+        :param X: inputs, standardised.
+        :param draws: what the layers' samples are made of.
+        :param posteriors: q(u) of every layer; by default the layers' own.
+        """
+        q = self.posteriors() if posteriors is None else posteriors
+        F = X[None]  # [1, n, D]: the first layer is computed once for all samples
+        for index, layer in enumerate(self.f_layers[:-1]):
+            F = layer.propagate(F, q[index], draws, index)
+        return self.f_layers[-1].propagate_marginals(F, q[-1])
+
+    def predictive_marginals(
+        self, X: tf.Tensor, num_samples: int, stream: Stream = Stream.PREDICTION
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The same from S samples that all rows share: [S, n, P], a function of each row alone.
 
         :param X: [n, D], standardised.
-        :returns: two tensors [S, n, Q].
+        :param num_samples: S.
+        :param stream: what the samples are for.
         """
-        mean, var = self.predict_f(X)
-        by_sample = [-1, tf.shape(X)[0], mean.shape[-1]]
-        return tf.reshape(mean, by_sample), tf.reshape(var, by_sample)
+        return self.f_marginals(X, self.noise.shared(stream, self.samples_per_row(num_samples)))
 
-    def prior_kl_per_datum(self) -> tf.Tensor:
-        """Sum over layers of KL[q(u) || p(u)], divided by N; scalar, in nats."""
-        return tf.add_n([layer.prior_kl() for layer in self.f_layers]) / self.num_data
+    def kl(self, posteriors: Sequence[Posterior] | None = None) -> tf.Tensor:
+        """Sum over layers of KL[q(u) || p(u)]; scalar, in nats."""
+        q = self.posteriors() if posteriors is None else posteriors
+        return sum(layer.kl(one) for layer, one in zip(self.f_layers, q, strict=True))
+
+    def log_prior(self) -> tf.Tensor | float:
+        """Log density of the priors that parameters were given, if any; scalar, in nats."""
+        parameters = [
+            one
+            for module in (*(layer.kernel for layer in self.f_layers), self.gpflow_likelihood)
+            for one in module.trainable_parameters
+        ]
+        return sum(one.log_prior_density() for one in parameters if one.prior is not None)

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-from natdgp.data import Numbers
+from natdgp.data.prepare import Numbers
 
 ROWS_PER_CENTRE = 100
 """K-means sees at most this many rows per centre: more hardly move the centres."""

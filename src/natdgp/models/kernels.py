@@ -12,7 +12,10 @@ so that its gradients, too, are two products and nothing else. The rounding is t
 from __future__ import annotations
 
 import gpflow
+import numpy as np
 import tensorflow as tf
+
+from natdgp.models.settings import KernelSettings
 
 
 def squared_distances(X: tf.Tensor, Z: tf.Tensor) -> tf.Tensor:
@@ -59,3 +62,19 @@ class Matern52(gpflow.kernels.Matern52):
         """r^2, [N, N2]."""
         X = self.scale(X)
         return squared_distances(X, X if X2 is None else self.scale(X2))
+
+
+_KERNELS = {
+    "squared_exponential": SquaredExponential,
+    "matern32": Matern32,
+    "matern52": Matern52,
+}
+
+
+def build_kernel(settings: KernelSettings, in_dim: int) -> gpflow.kernels.Kernel:
+    """The kernel of a layer with `in_dim` inputs, in GPflow's default float type."""
+    lengthscale = settings.lengthscale or float(np.sqrt(in_dim))
+    return _KERNELS[settings.name](
+        variance=settings.variance,
+        lengthscales=np.full(in_dim, lengthscale) if settings.ard else lengthscale,
+    )

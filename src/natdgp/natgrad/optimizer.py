@@ -264,6 +264,11 @@ class NaturalGradient(GPflowNaturalGradient):
         check = tf.debugging.Assert(numbers[-1] == 0, [_NO_GAUSSIAN.format(q_sqrt.name)])
         return [] if check is None else [check]
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether :meth:`propose` knows the step of the transformation."""
+        return type(self.xi_transform) in (XiNat, XiSqrtMeanVar)
+
     def propose(
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
     ) -> SafeStep:

@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import erf
 from scipy.stats import norm
 
-from natdgp.data import Numbers, Rows, Scaling
+from natdgp.data.prepare import Numbers, Rows
+from natdgp.data.scaling import Scaling
 
 
 def baseline_figures(train: Rows, test: Rows, scaling: Scaling) -> dict[str, dict[str, float]]:

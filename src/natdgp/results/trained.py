@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-import tensorflow_probability as tfp
 
+from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.data import Numbers, Rows, evaluation_dataset
-from natdgp.models import Stream
-from natdgp.training import (
-    NatGradModel,
-    build_training_model,
-    check_shapes_of_weights,
-    load_weights,
-)
+from natdgp.checkpoint.structure import differences, structure_of
+from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights
+from natdgp.data.pipeline import evaluation_dataset
+from natdgp.data.prepare import Numbers, Rows
+from natdgp.models.builder import TaskShape
+from natdgp.models.deep_gp import DeepGP
+from natdgp.settings.schema import Settings
+from natdgp.training.model import DeepGPModel
+from natdgp.training.task import Task
 
-_TOLERANCE = 1e-12
-"""How exact a quantile is, in predictive standard deviations."""
+Builder = Callable[[Settings, TaskShape, int], DeepGP]
+"""(settings, shape of the task, seed) to a model whose variables are then filled."""
 
 Table = Numbers | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
 
@@ -42,7 +43,7 @@ class Prediction:
 class TrainedModel:
     """A deep GP with all that it needs to predict in the original units."""
 
-    def __init__(self, model: NatGradModel, record: ModelRecord) -> None:
+    def __init__(self, model: DeepGPModel, record: ModelRecord) -> None:
         """:param model: with its trained parameters.
         :param record: what its checkpoint says about it.
         """
@@ -62,7 +63,8 @@ class TrainedModel:
     def predict(self, X: Table, quantiles: Sequence[float] = (0.025, 0.5, 0.975)) -> Prediction:
         """Predict at new inputs.
 
-        Equal inputs in an equal order give equal numbers: the Monte-Carlo samples are stateless.
+        A prediction is a function of the row: not of the other rows, nor of their order. All rows
+        share the same Monte-Carlo samples of the inner layers.
 
         :param X: [n, D] in the units of the training data, columns in the order of `features`; or
             a data frame or mapping that holds those columns by name.
@@ -78,23 +80,24 @@ class TrainedModel:
             X=scaled.astype(self.record.settings.model.dtype),
             Y=np.zeros((len(inputs), len(self.targets)), self.record.settings.model.dtype),
         )
+        levels = tf.constant(quantiles, rows.X.dtype)
         batches = [
-            tuple(np.asarray(part) for part in self._predict_batch(batch, tuple(quantiles)))
+            tuple(np.asarray(part) for part in self._predict_batch(batch["inputs"], levels))
             for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
         ]
-        mean, std, levels = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
+        mean, std, values = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
         scaling = self.record.task.scaling
         return Prediction(
             mean=mean * scaling.y_std + scaling.y_mean,
             std=std * scaling.y_std,
             quantiles={
-                level: values * scaling.y_std + scaling.y_mean
-                for level, values in zip(quantiles, levels, strict=True)
+                level: of_level * scaling.y_std + scaling.y_mean
+                for level, of_level in zip(quantiles, values, strict=True)
             },
         )
 
     def evaluate(self, rows: Rows) -> dict[str, float]:
-        """The figures of :class:`natdgp.training.predictive.PredictiveSums` over rows.
+        """The figures of :class:`natdgp.training.evaluation.Evaluation` over rows.
 
         :param rows: standardised by this model's scaling.
         """
@@ -135,52 +138,15 @@ class TrainedModel:
             )
         return inputs
 
+    @tf.function(reduce_retracing=True)
     def _predict_batch(
-        self, batch: Mapping[str, tf.Tensor], quantiles: tuple[float, ...]
+        self, X: tf.Tensor, levels: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mean [n, Q], standard deviation [n, Q] and quantiles [L, n, Q], standardised."""
-        deep_gp = self.model.deep_gp
-        with deep_gp.noise.at(
-            stream=Stream.PREDICTION,
-            first=batch["positions"][0],
-            num_rows=tf.size(batch["positions"]),
-            num_samples=deep_gp.samples_per_row(self.record.settings.evaluation.num_samples),
-        ):
-            f_mean, f_var = deep_gp.predict_f_samples(batch["inputs"])
-        shape = tf.shape(f_mean)
-        flat = [-1, shape[-1]]
-        y_mean, y_var = deep_gp.likelihood.predict_mean_and_var(
-            None, tf.reshape(f_mean, flat), tf.reshape(f_var, flat)
-        )
-        y_mean, y_var = tf.reshape(y_mean, shape), tf.reshape(y_var, shape)
-        mean = tf.reduce_mean(y_mean, axis=0)
-        std = tf.sqrt(tf.reduce_mean(y_var, axis=0) + tf.math.reduce_variance(y_mean, axis=0))
-        levels = tf.constant(quantiles, mean.dtype)
-        return mean, std, self._quantiles(levels, f_mean, f_var, mean, std)
-
-    @tf.function(reduce_retracing=True)
-    def _quantiles(
-        self,
-        levels: tf.Tensor,
-        f_mean: tf.Tensor,
-        f_var: tf.Tensor,
-        mean: tf.Tensor,
-        std: tf.Tensor,
-    ) -> tf.Tensor:
-        """Invert the mixture's CDF at all levels at once, [L, n, Q]; Cantelli's inequality bounds
-        the brackets."""
-        L = tf.size(levels)
-        level = levels[:, None, None]
-        reach = std * tf.sqrt(tf.maximum(1 - level, level) / tf.minimum(1 - level, level))
-        f_mean, f_var = tf.tile(f_mean, [1, L, 1]), tf.tile(f_var, [1, L, 1])
-
-        def excess(y: tf.Tensor) -> tf.Tensor:
-            cdf = self.model.predictive.cdf(f_mean, f_var, tf.reshape(y, [-1, len(self.targets)]))
-            return tf.reshape(cdf, tf.shape(y)) - level
-
-        return tfp.math.find_root_chandrupatla(
-            excess, mean - reach, mean + reach, position_tolerance=_TOLERANCE * std
-        ).estimated_root
+        likelihood = self.model.deep_gp.likelihood
+        f = self.model.deep_gp.predictive_marginals(X, self.model.evaluation_samples)
+        mean, variance = likelihood.mean_and_variance(*f)
+        return mean, tf.sqrt(variance), likelihood.quantiles(levels, *f)
 
 
 def _numbers(name: str, column: npt.ArrayLike) -> Numbers:
@@ -190,23 +156,54 @@ def _numbers(name: str, column: npt.ArrayLike) -> Numbers:
         raise ValueError(f"column {name} does not hold numbers: {error}") from error
 
 
-def load(path: str | Path) -> TrainedModel:
+def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
     """Load a trained model from a run's folder (its best checkpoint) or from one checkpoint.
 
     Nothing in the checkpoint is executed: the weights are TensorFlow's, the rest is JSON.
 
+    :param build: makes the model, where a trial's own `build_model` made the one that was trained:
+        `build(settings, shape, seed)` returns a :class:`natdgp.models.deep_gp.DeepGP` of the same
+        structure. By default the settings say what it is.
     :raises FileNotFoundError: if there is no natdgp checkpoint.
     :raises DamagedCheckpoint: if a file of it is missing, cut short or altered, or a link, or if
         its record and its weights do not belong together.
-    :raises ValueError: if a newer natdgp wrote it, or if the folder's best checkpoint lies outside.
+    :raises ValueError: if a newer natdgp wrote it, if the folder's best checkpoint lies outside, or
+        if the model that was trained is of another structure, which the message tells.
     """
     folder = _checkpoint_folder(Path(path))
     record = ModelRecord.of_checkpoint(folder)
-    check_shapes_of_weights(record, folder)
-    model = build_training_model(
-        record.settings, record.task.shape, record.task.scaling.y_std, seed=record.seed
-    )
-    load_weights(model, folder)
+    if build is None:
+        check_shapes_of_weights(record, folder)
+        model = Task(record.settings, seed=record.seed, saved=record.task).model()
+    else:
+        model = DeepGPModel(
+            build(record.settings, record.task.shape, record.seed),
+            natgrad_layers=(),
+            num_samples=record.settings.model.num_samples,
+            evaluation_samples=record.settings.evaluation.num_samples,
+            y_std=record.task.scaling.y_std,
+        )
+    if record.structure is not None and (
+        other := differences(record.structure, structure_of(model.deep_gp))
+    ):
+        raise ValueError(
+            "\n  - ".join(
+                [
+                    f"{folder} is of a model that "
+                    + ("its settings do not make" if build is None else "build does not make")
+                    + "; pass load(path, build=...) a function that makes it:",
+                    *other,
+                ]
+            )
+        )
+    try:
+        load_weights(model, folder)
+    except (AssertionError, tf.errors.OpError, ValueError) as error:
+        if build is None:
+            raise
+        raise DamagedCheckpoint(
+            f"{folder} holds other variables than the model that build makes: {error}"
+        ) from error
     return TrainedModel(model, record)
 
 

@@ -21,9 +21,9 @@ from determined import core
 from determined.core import DummyDistributedContext
 
 from natdgp.run.durable_files import saving, settle, settle_all
-from natdgp.run.exchange import Exchange
 from natdgp.run.interruptions import heeded
 from natdgp.run.journal import TRAINING, VALIDATION, Journal
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
 from natdgp.run.verdicts import Verdicts
 
@@ -215,12 +215,12 @@ class SignalPreemptContext(core.DummyPreemptContext):
     """
 
     def __init__(
-        self, distributed: core.DistributedContext, exchange: Exchange | None = None
+        self, distributed: core.DistributedContext, channel: RankChannel | None = None
     ) -> None:
-        """:param exchange: between the ranks; None where there is one process."""
+        """:param channel: between the ranks; None where there is one process."""
         super().__init__(distributed, core.PreemptMode.ChiefOnly)
         self.signal: signal.Signals | None = None
-        self._exchange = exchange
+        self._channel = channel
         self._leads = distributed.rank == 0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -243,18 +243,18 @@ class SignalPreemptContext(core.DummyPreemptContext):
             self._ask(number, None)
 
     def should_preempt(self, auto_ack: bool = True) -> bool:
-        if self._exchange is not None and self.signal is None:
-            self.signal = self._exchange.asked
+        if self._channel is not None and self.signal is None:
+            self.signal = self._channel.asked
         return self.signal is not None
 
     def _heed(self, heeds: bool) -> None:
-        if self._exchange is not None and self._leads:
-            self._exchange.heed(heeds)
+        if self._channel is not None and self._leads:
+            self._channel.heed(heeds)
 
     def _ask(self, number: int, frame: types.FrameType | None) -> None:
         self.signal = signal.Signals(number)
-        if self._exchange is not None:
-            self._exchange.ask_to_end(self.signal)
+        if self._channel is not None:
+            self._channel.ask_to_end(self.signal)
         for asked, handler in self._before.items():
             signal.signal(asked, signal.SIG_IGN if asked is signal.SIGHUP else handler)
 
@@ -268,12 +268,12 @@ def local_core_context(
     keep_best: int,
     keep_latest: int,
     distributed: core.DistributedContext | None = None,
-    exchange: Exchange | None = None,
+    channel: RankChannel | None = None,
     verdicts: Verdicts | None = None,
 ) -> core.Context:
     """The core context of a run in one process, or of rank 0 of several."""
     distributed = distributed or DummyDistributedContext()
-    preempt = SignalPreemptContext(distributed, exchange)
+    preempt = SignalPreemptContext(distributed, channel)
     return core.Context(
         checkpoint=LocalCheckpointContext(folder, journal, keep_best, keep_latest),
         distributed=distributed,
@@ -288,13 +288,13 @@ def following_core_context(
     *,
     max_length: Mapping[str, int],
     distributed: core.DistributedContext,
-    exchange: Exchange,
+    channel: RankChannel,
 ) -> core.Context:
     """The core context of any other rank: it does what rank 0 tells it and writes nothing."""
     return core.Context(
         checkpoint=SavedCheckpoints(folder),
         distributed=distributed,
-        preempt=SignalPreemptContext(distributed, exchange),
+        preempt=SignalPreemptContext(distributed, channel),
         train=core.DummyTrainContext(tensorboard_path=folder.tensorboard),
         searcher=LocalSearcherContext(distributed, max_length),
     )

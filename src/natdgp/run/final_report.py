@@ -8,11 +8,11 @@ from pathlib import Path
 import determined as det
 from rich.console import Console
 
-from natdgp.data import prepare
+from natdgp.data.prepare import prepare
 from natdgp.results import baseline_figures, load
 from natdgp.results.report import figures_table, print_whereabouts
 from natdgp.run.run_folder import RunFolder, write_json
-from natdgp.settings import Settings
+from natdgp.settings.schema import Settings
 
 
 def conclude(

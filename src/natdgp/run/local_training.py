@@ -19,7 +19,7 @@ import determined as det
 import tensorflow as tf
 from determined import core, horovod, load
 
-from natdgp.distributed.heartbeat import Pulse
+from natdgp.distributed.heartbeat import Heartbeat
 from natdgp.run.contexts import (
     LocalCheckpointContext,
     Observer,
@@ -28,8 +28,8 @@ from natdgp.run.contexts import (
     local_core_context,
 )
 from natdgp.run.durable_files import NotSaved, saving
-from natdgp.run.exchange import Exchange
 from natdgp.run.journal import Journal
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, FolderError, RunFolder
 from natdgp.run.slots import slots_of
 from natdgp.run.verdicts import Verdicts
@@ -117,7 +117,7 @@ def train(
     experiment: Experiment,
     folder: RunFolder,
     observer: Observer,
-    exchange: Exchange | None = None,
+    channel: RankChannel | None = None,
     verdicts: Verdicts | None = None,
 ) -> Outcome:
     """Train until the configured length, a stop of the trial's own, or a signal.
@@ -125,7 +125,7 @@ def train(
     :param experiment: what to train.
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
-    :param exchange: between the ranks, if this is rank 0 of several.
+    :param channel: between the ranks, if this is rank 0 of several.
     :param verdicts: what to wait for after every validation, if a search judges the run.
     :raises determined.InvalidHP: if a hyperparameter makes training break down.
     :raises NotSaved: if the disk refuses what has to be kept.
@@ -143,7 +143,7 @@ def train(
             keep_best=storage["save_trial_best"],
             keep_latest=storage["save_trial_latest"],
             distributed=distributed,
-            exchange=exchange,
+            channel=channel,
             verdicts=verdicts,
         )
         with _saving_events(folder.tensorboard):
@@ -151,7 +151,7 @@ def train(
                 trial_class,
                 core_context,
                 env,
-                exchange.pulse if exchange else None,
+                channel.heartbeat if channel else None,
                 ready=folder.set_reports_aside if anew else None,
             )
         if controller.breakdown is not None:
@@ -171,7 +171,7 @@ def train(
         )
 
 
-def follow(experiment: Experiment, folder: RunFolder, exchange: Exchange) -> None:
+def follow(experiment: Experiment, folder: RunFolder, channel: RankChannel) -> None:
     """Take part in a run as another rank than 0, which alone writes to the folder.
 
     :raises determined.InvalidHP: if a hyperparameter makes training break down, on all ranks.
@@ -181,9 +181,9 @@ def follow(experiment: Experiment, folder: RunFolder, exchange: Exchange) -> Non
             folder,
             max_length=experiment.config["searcher"]["max_length"],
             distributed=distributed,
-            exchange=exchange,
+            channel=channel,
         )
-        _run(trial_class, core_context, env, exchange.pulse)
+        _run(trial_class, core_context, env, channel.heartbeat)
 
 
 @contextlib.contextmanager
@@ -237,7 +237,7 @@ def _run(
     trial_class: type[det.LegacyTrial],
     core_context: core.Context,
     env: det.EnvContext,
-    pulse: Pulse | None,
+    heartbeat: Heartbeat | None,
     ready: Callable[[], None] | None = None,
 ) -> Any:
     """Run the trial to its end; returns its controller.
@@ -249,8 +249,8 @@ def _run(
         controller = load.get_trial_controller_class(trial_class).from_trial(
             trial_inst=trial_class(context), context=context, env=env
         )
-        if pulse is not None:
-            controller.show(pulse)
+        if heartbeat is not None:
+            controller.show(heartbeat)
         if ready is not None:
             ready()
         controller.run()

@@ -1,105 +1,110 @@
-"""What horovodrun starts on every slot: `python -m natdgp.run.rank EXCHANGE`."""
+"""What every slot of a run is started with: `python -m natdgp.run.rank ORDERS`."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import time
-import traceback
+from dataclasses import dataclass
 from pathlib import Path
 
-from natdgp.run.exchange import Exchange, Orders, Verdict
+from natdgp.run.exit_status import MISUSED, REFUSED
 from natdgp.run.logging_setup import quiet_the_stack
-from natdgp.run.process_lock import LOCK, Lifeline
+from natdgp.run.parent_process import end_with_parent
+from natdgp.run.rank_channel import RankChannel
+from natdgp.run.screen import lasting_screen
 
 PATIENCE = 20.0
 """Seconds for which a rank that lost another leaves it to that one, or to rank 0, to say why."""
 
 
-def main(exchange: Exchange) -> int:
+@dataclass(frozen=True)
+class Orders:
+    """What a rank has to know."""
+
+    parent: int
+    """The process of the command."""
+    channel: int
+    """The number of the channel's open file, which ranks inherit."""
+    folder: str
+    """The run's."""
+    command: list[str]
+    """The user's, for the manifest."""
+    live: bool
+    """Redraw the progress line, on a terminal."""
+    width: int | None
+    """Of the screen, where it is no terminal."""
+    of_search: bool
+    """Whether the run is a trial of a search, which judges it."""
+
+
+def main(orders: Orders) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
-    exchange.lifeline.watch(before_end=exchange.clear_away)
-    folder = Lifeline(Path(exchange.orders.folder) / LOCK)
-    folder.join()  # no other command gets it before this rank has ended
-    rank = int(os.environ["HOROVOD_RANK"])
-    exchange.live(rank)
+    end_with_parent(orders.parent)
+    rank, ranks = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
+    channel = RankChannel(os.fdopen(orders.channel, "r+b", buffering=0), ranks)
+    channel.show(rank)
     quiet_the_stack()
     try:
         if rank == 0:
-            exchange.conclude(_lead(exchange, exchange.orders))
+            channel.conclude(_lead(orders, channel))
         else:
-            _follow(exchange, exchange.orders)
+            _follow(Path(orders.folder), channel)
     except Exception as error:
-        if _follows_from_another(error) and _explained(exchange):
+        from natdgp.distributed.horovod_reducer import lost_another_rank
+
+        if lost_another_rank(error) and _concluded(channel):
             return 0
-        exchange.fail(rank, traceback.format_exc())
-        return 1
+        raise
     return 0
 
 
-def _lead(exchange: Exchange, orders: Orders) -> Verdict:
+def _lead(orders: Orders, channel: RankChannel) -> int:
     from rich.console import Console
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import train_and_report
 
     sys.argv = orders.command  # the manifest tells what the user asked for
-    console = Console(
-        force_terminal=orders.terminal,
-        width=orders.width,
-        highlight=False,
-        markup=False,
-        emoji=False,
-    )
+    console = Console(width=orders.width, highlight=False, markup=False, emoji=False)
     try:
         folder = RunFolder.open(Path(orders.folder))
-        status = train_and_report(
-            console, folder, live=orders.live, exchange=exchange, of_search=orders.of_search
+        return train_and_report(
+            console, folder, live=orders.live, channel=channel, of_search=orders.of_search
         )
-        return Verdict(status)
     except (FolderError, DataError, DamagedCheckpoint) as error:
-        return Verdict(refused=str(error))
+        status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
+        sys.stderr.write(f"{command}{error}\n")
+        return status
 
 
-def _follow(exchange: Exchange, orders: Orders) -> None:
+def _follow(root: Path, channel: RankChannel) -> None:
     import determined as det
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.local_training import follow
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.settings import read_experiment
 
-    folder = RunFolder.open(Path(orders.folder))
+    folder = RunFolder.open(root)
     # the same on every rank; rank 0 tells it
     with contextlib.suppress(det.InvalidHP, DataError, FolderError, DamagedCheckpoint):
-        follow(read_experiment(folder.config), folder, exchange)
+        follow(read_experiment(folder.config), folder, channel)
 
 
-def _follows_from_another(error: Exception) -> bool:
-    """Whether a collective failed, as it does when another rank has ended.
-
-    Horovod's operations in TensorFlow then raise its UnknownError, as the status of a shut-down and
-    of a broken connection is unknown (`ConvertStatus` in Horovod 0.28.1).
-    """
-    import tensorflow as tf
-    from horovod.common.exceptions import HorovodInternalError
-
-    return isinstance(error, (HorovodInternalError, tf.errors.UnknownError))
-
-
-def _explained(exchange: Exchange) -> bool:
-    """Wait for rank 0's verdict, or for the command to end this process."""
+def _concluded(channel: RankChannel) -> bool:
+    """Wait for rank 0 to conclude the run, or for the command to end this process."""
     deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        if exchange.verdict is not None:
-            return True
+    while channel.status is None and time.monotonic() < deadline:
         time.sleep(0.1)
-    return False
+    return channel.status is not None
 
 
 if __name__ == "__main__":
-    sys.exit(main(Exchange(Path(sys.argv[1]))))
+    with lasting_screen():
+        sys.exit(main(Orders(**json.loads(sys.argv[1]))))

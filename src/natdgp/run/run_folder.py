@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
 from natdgp.run.durable_files import saving, write_whole
-from natdgp.run.process_lock import LOCK, Lifeline
+from natdgp.run.process_lock import LOCK, ProcessLock
 
 CONFIG = "config.yaml"
 """What makes a folder that of a run."""
@@ -120,35 +120,35 @@ class RunFolder:
         return cls(root.resolve())
 
     @contextlib.contextmanager
-    def occupied(self) -> Iterator[None]:
+    def occupied(self) -> Iterator[ProcessLock]:
         """Keep every other command out of the folder.
 
         :raises FolderError: if another one is in it.
         :raises NotSaved: if the folder cannot be locked.
         """
-        lifeline = Lifeline(self.lock)
+        lock = ProcessLock(self.lock)
         with saving(self.lock):
-            held = lifeline.hold(PATIENCE, shareable=True)
+            held = lock.hold(PATIENCE)
         if not held:
             raise FolderError(
                 f"{self.shown} is being trained by another command; end it and its processes, or "
                 "wait until it ends"
             )
         try:
-            yield
+            yield lock
         finally:
-            lifeline.release()
+            lock.release()
 
     def discard_unless_begun(self) -> None:
         """Delete the folder if the run left no result in it, so that its name is free again.
 
         Not one that another command is in by now.
         """
-        lifeline = Lifeline(self.lock)
-        if lifeline.hold():
+        lock = ProcessLock(self.lock)
+        if lock.hold():
             if not self.checkpoints() and not any(read_json_lines(self.metrics)):
                 shutil.rmtree(self.root)
-            lifeline.release()
+            lock.release()
 
     @property
     def shown(self) -> Path:

@@ -20,7 +20,6 @@ from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord, NewerFormat
 from natdgp.run.contexts import best_of
 from natdgp.run.durable_files import NotSaved
-from natdgp.run.exchange import Exchange
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.final_report import conclude
 from natdgp.run.local_training import (
@@ -31,6 +30,8 @@ from natdgp.run.local_training import (
     train,
 )
 from natdgp.run.manifest import Manifest
+from natdgp.run.process_lock import ProcessLock
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.slots import slots_of, with_slots
@@ -110,16 +111,17 @@ def way_on(folder: RunFolder, slots: int) -> str:
 
 
 @contextlib.contextmanager
-def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[None]:
+def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[ProcessLock]:
     """Be the one command that trains in a folder, which is fit to go on from inside.
 
+    :returns: the folder's lock.
     :raises FolderError: if there is another, or if the folder is not fit.
     """
-    with folder.occupied():
+    with folder.occupied() as lock:
         folder.check_places()
         fall_back(console, folder)
         resumed_run(with_slots(read_experiment(folder.config), slots), folder)
-        yield
+        yield lock
 
 
 def run_and_report(
@@ -143,15 +145,15 @@ def train_and_report(
     folder: RunFolder,
     *,
     live: bool,
-    exchange: Exchange | None = None,
+    channel: RankChannel | None = None,
     of_search: bool = False,
 ) -> int:
     """The same for a command that has the folder to itself.
 
-    :param exchange: between the ranks, if this is rank 0 of several.
+    :param channel: between the ranks, if this is rank 0 of several.
     """
     try:
-        return _train_and_report(console, folder, live, exchange, of_search)
+        return _train_and_report(console, folder, live, channel, of_search)
     except NotSaved as error:
         console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
         if checkpoints := folder.checkpoints():
@@ -165,7 +167,7 @@ def train_and_report(
 
 
 def _train_and_report(
-    console: Console, folder: RunFolder, live: bool, exchange: Exchange | None, of_search: bool
+    console: Console, folder: RunFolder, live: bool, channel: RankChannel | None, of_search: bool
 ) -> int:
     experiment = read_experiment(folder.config)
     config, settings = experiment.config, experiment.settings
@@ -195,7 +197,7 @@ def _train_and_report(
     verdicts = Verdicts(folder.verdicts) if of_search else None
     try:
         with display:
-            outcome = train(experiment, folder, display, exchange, verdicts)
+            outcome = train(experiment, folder, display, channel, verdicts)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"

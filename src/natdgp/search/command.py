@@ -72,7 +72,7 @@ def _search(parsed: argparse.Namespace) -> int:
     quiet_the_stack()
 
     # The stack comes in here: after the device is chosen, and only for commands that need it.
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.run_folder import FolderError
     from natdgp.search.search_folder import SearchFolder

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from natdgp.data import DataError
+from natdgp.data.table import DataError
 from natdgp.run.durable_files import append_line, saving
 from natdgp.run.run_folder import FolderError
 from natdgp.search.search_folder import SearchFolder

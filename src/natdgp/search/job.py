@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from natdgp.run.durable_files import saving
@@ -17,13 +16,14 @@ from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.run.run_session import new_run
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_state import Trial
-from natdgp.settings import Experiment, Search, Settings
+from natdgp.settings import Experiment, Search
+from natdgp.settings.schema import Settings
 
 LOG = "output.log"
 """What a trial's process prints, in the folder of its run."""
 
 PROGRAM = (sys.executable, "-m", "natdgp.search.program")
-"""Trains the trial of a run's folder: `PROGRAM LOCK RUN SEARCH`, the last its process."""
+"""Trains the trial of a run's folder: `PROGRAM RUN SEARCH`, the last its process."""
 
 
 def experiment_of(search: Search, trial: Trial) -> Experiment:
@@ -71,13 +71,12 @@ class Job:
     """A trial under way."""
 
     def __init__(
-        self, program: Sequence[str], lock: Path, run: RunFolder, environment: Mapping[str, str]
+        self, program: Sequence[str], run: RunFolder, environment: Mapping[str, str]
     ) -> None:
         """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
         sends reaches the search alone.
 
         :param program: trains a trial, as PROGRAM does.
-        :param lock: that the search holds.
         :param environment: variables beside those of this process.
         :raises NotSaved: if its log cannot be opened.
         """
@@ -89,7 +88,7 @@ class Job:
             log = (run.root / LOG).open("a", encoding="utf-8")
         with log:
             self._process = subprocess.Popen(
-                [*program, str(lock), str(run.root), str(os.getpid())],
+                [*program, str(run.root), str(os.getpid())],
                 env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

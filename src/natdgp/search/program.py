@@ -1,4 +1,4 @@
-"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN SEARCH`."""
+"""What a search starts for every trial: `python -m natdgp.search.program RUN SEARCH`."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from pathlib import Path
 
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.logging_setup import quiet_the_stack
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.parent_process import end_with_parent
 
 
-def main(lock: Path, run: Path, search: int) -> int:
+def main(run: Path, search: int) -> int:
     """Train a trial from its folder's latest checkpoint; returns the exit status.
 
-    :param lock: of the search's lifeline.
     :param search: the process that this one belongs to.
     """
-    Lifeline(lock).watch(search)
+    end_with_parent(search)
     quiet_the_stack()
 
     import tensorflow as tf
     from rich.console import Console
 
-    from natdgp.data import DataError
+    from natdgp.data.table import DataError
     from natdgp.distributed.watchdog import VARIABLE, limit_from
     from natdgp.run.durable_files import NotSaved
-    from natdgp.run.launch import RequestRefused, find_horovodrun, run_on_slots
+    from natdgp.run.launch import require_horovod, run_on_slots
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import run_and_report
     from natdgp.run.slots import slots_of
@@ -38,20 +37,20 @@ def main(lock: Path, run: Path, search: int) -> int:
     try:
         if slots == 1:
             return run_and_report(console, folder, live=False, of_search=True)
+        require_horovod(slots)
         return run_on_slots(
             console,
             folder,
             slots,
-            find_horovodrun(slots),
             live=False,
             gpus=bool(tf.config.list_physical_devices("GPU")),
             limit=limit_from(os.environ.get(VARIABLE)),
             of_search=True,
         )
-    except (FolderError, DataError, RequestRefused, NotSaved) as error:
+    except (FolderError, DataError, NotSaved) as error:
         console.print(str(error), soft_wrap=True)
         return REFUSED
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

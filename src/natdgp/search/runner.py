@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from natdgp.data import DataError
+from natdgp.data.table import DataError
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.verdicts import Verdicts
@@ -121,7 +121,7 @@ class Runner:
             self.failure = str(error)
             return
         self._judge(trial, run)
-        self.jobs[trial.number] = Job(self._program, self._folder.lock, run, self._free.pop(0))
+        self.jobs[trial.number] = Job(self._program, run, self._free.pop(0))
         self._notify(TrialStarted(trial.number))
 
     def _look_after(self, number: int) -> bool:

@@ -22,7 +22,7 @@ class SearchFolder:
         self.page = root / "search.html"
         self.best_config = root / "best.yaml"  # ready for `natdgp train`
         self.best = root / "best"  # a link to the best checkpoint of the best trial
-        self.lock = root / LOCK  # held by the one process that searches, watched by its trials
+        self.lock = root / LOCK  # held by the one process that searches
 
     @classmethod
     def create(cls, out: Path | None, name: str) -> SearchFolder:

@@ -14,7 +14,7 @@ from natdgp.run.durable_files import NotSaved
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
 from natdgp.run.local_training import copy_trial_code, find_trial_code
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError, write_yaml
 from natdgp.run.run_session import located
 from natdgp.search.event_log import EventLog, fingerprint_of
@@ -74,7 +74,7 @@ def search_and_report(
     :raises DataError: if the data cannot be read.
     """
     way_on = f"o on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
-    lock = Lifeline(folder.lock)
+    lock = ProcessLock(folder.lock)
     if not lock.hold(PATIENCE):
         raise FolderError(f"{folder.shown} is being searched by another process; end that first")
     try:

@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from natdgp.settings.brackets import brackets_of
 from natdgp.settings.configuration import IMAGE
 from natdgp.settings.domains import Double, Int, Log
-from natdgp.settings.metrics import LARGER_IS_BETTER, JudgingMetric
 from natdgp.settings.problems import MISSING, Problem
 from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import read_space
 from natdgp.settings.spans import in_batches
+from natdgp.training.settings import LARGER_IS_BETTER, JudgingMetric
 
 Check = Callable[[Mapping[str, Any]], Iterator[Problem]]
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from natdgp.settings.schema import NonNegativeInt, PositiveFloat, PositiveInt
+from natdgp.fields import NonNegativeInt, PositiveFloat, PositiveInt
 from natdgp.settings.searchers import Searcher
 from natdgp.settings.section import Section
 from natdgp.settings.spans import Period

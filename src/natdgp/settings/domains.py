@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
-from natdgp.settings.schema import Frozen, Number, PositiveInt
+from natdgp.fields import Frozen, Number, PositiveInt
 from natdgp.settings.section import Section
 
 WholeNumber = Annotated[int, Field(strict=True)]

@@ -10,10 +10,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from natdgp.settings.metrics import JudgingMetric
-from natdgp.settings.schema import NonNegativeInt, Number, PositiveInt
+from natdgp.fields import NonNegativeInt, Number, PositiveInt
 from natdgp.settings.section import Section
 from natdgp.settings.spans import Length
+from natdgp.training.settings import JudgingMetric
 
 Trials = Annotated[PositiveInt, Field(le=100_000)]
 """How many; beyond, a search would not even count its steps in sensible time."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import model_validator
 
-from natdgp.settings.schema import Frozen
+from natdgp.fields import Frozen
 
 
 class Section(Frozen):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import model_validator
 
-from natdgp.settings.schema import NonNegativeInt, PositiveInt
+from natdgp.fields import NonNegativeInt, PositiveInt
 from natdgp.settings.section import Section
 
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import re
 
-import gpflow
 import tensorflow as tf
 
-from natdgp.training.model import NatGradModel
+from natdgp.models.noise import Stream
+from natdgp.training.drift import named_parameters
+
+
+class TrainingFailure(RuntimeError):
+    """Training that these hyperparameters make impossible; the message says what to change."""
+
+
+class BadBatch(ValueError):
+    """A data loader gave numbers that are not finite; the message says which and where."""
+
 
 _ASSERTION = re.compile(r"assertion failed: \[(.*?)\]", re.DOTALL)
 _NO_MEMORY = re.compile("OOM when allocating|failed to allocate memory", re.IGNORECASE)
 
 
-def explain_failure(model: NatGradModel, steps: int, message: str) -> str | None:
+def explain_failure(model: tf.keras.Model, steps: int, message: str) -> str | None:
     """Describe a step whose numbers went wrong or found no memory, in one sentence with the remedy.
 
     :param model: the model as the failure left it.
@@ -36,37 +45,54 @@ def explain_failure(model: NatGradModel, steps: int, message: str) -> str | None
     return None
 
 
-def explain_breakdown(model: NatGradModel, what: str) -> str:
+def explain_breakdown(model: tf.keras.Model, what: str) -> str:
     """Describe a non-finite figure.
 
     :param model: the model as the breakdown left it.
     :param what: what was seen, e.g. "loss is nan in the step after step 12".
     :returns: one sentence with the first layer that holds non-finite parameters, and the remedy.
     """
-    for layer in [*model.deep_gp.f_layers, model.deep_gp.likelihood_layer]:
-        wrong = [
-            name.lstrip(".")
-            for name, parameter in gpflow.utilities.parameter_dict(layer).items()
-            if not name.startswith("._")  # Keras keeps its own lists of the same variables
-            and not bool(tf.reduce_all(tf.math.is_finite(parameter)))
-        ]
-        if wrong:
-            place = _place(model, layer)
-            return f"{what}: {place} has non-finite {', '.join(wrong)}. {_remedy(model)}"
+    wrong: dict[str, list[str]] = {}
+    for layer, name, parameter in named_parameters(model):
+        if not bool(tf.reduce_all(tf.math.is_finite(parameter))):
+            wrong.setdefault(layer, []).append(name)
+    for layer, names in wrong.items():
+        return f"{what}: {layer} has non-finite {', '.join(names)}. {_remedy(model)}"
+    if (activations := _wrong_activations(model)) is not None:
+        return f"{what}, although all parameters are finite: {activations}"
     return (
         f"{what}, although all parameters are finite: the predictive density overflows or "
         f"underflows. {_remedy(model)}"
     )
 
 
-def _place(model: NatGradModel, layer: tf.keras.layers.Layer) -> str:
-    return "the likelihood" if layer is model.deep_gp.likelihood_layer else layer.name
+def _wrong_activations(model: tf.keras.Model) -> str | None:
+    """The first layer whose outputs are not finite at the inducing inputs of the first."""
+    deep_gp = getattr(model, "deep_gp", None)
+    if deep_gp is None:
+        return None
+    draws = deep_gp.noise.shared(Stream.EVALUATION, 1)
+    try:
+        F = tf.convert_to_tensor(deep_gp.f_layers[0].inducing_variable.inducing_variable.Z)[None]
+        for index, layer in enumerate(deep_gp.f_layers):
+            F = layer.propagate(F, layer.posterior(), draws, index)
+            if not bool(tf.reduce_all(tf.math.is_finite(F))):
+                break
+        else:
+            return None
+    except (AttributeError, tf.errors.InvalidArgumentError):  # other inducing variables; Cholesky
+        return None
+    return (
+        f"outputs of {layer.name} are not, as its covariance matrix is too ill-conditioned for "
+        f"{F.dtype.name}. Set hyperparameters.model.dtype to float64, or use fewer "
+        "hyperparameters.model.inducing_points."
+    )
 
 
-def _remedy(model: NatGradModel) -> str:
+def _remedy(model: tf.keras.Model) -> str:
     rate = float(model.optimizer.learning_rate)
     lengths = f"hyperparameters.adam.learning_rate (now {rate:g})"
-    if model.natgrad_optimizers:
-        gamma = float(model.natgrad_optimizers[0].gamma)
+    if natural := getattr(model, "natgrad_optimizers", None):
+        gamma = float(natural[-1].current_gamma())
         lengths = f"hyperparameters.natural_gradient.gamma (now {gamma:g}) or {lengths}"
     return f"Lower {lengths}."

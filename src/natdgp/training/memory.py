@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from natdgp.settings import Settings
+from natdgp.settings.schema import Settings
 
 _MATRICES = 2
 """Covariances of a batch with the inducing points, and what the Cholesky factor makes of them: the

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import math
 
-from natdgp.settings import (
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.training.settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,
-    NaturalGradientSettings,
     PerEpochSchedule,
 )
 
 
-def gamma_at(settings: NaturalGradientSettings, step: int) -> float:
-    """Natural-gradient step length at a step.
+def gamma_at(settings: NaturalGradientSettings, step: int, position: int = 0) -> float:
+    """Natural-gradient step length of a layer at a step.
 
     Log-linear from gamma_initial to gamma over ramp_steps, then level (Salimbeni, Eleftheriadis &
     Hensman 2018, section 5, who warm gamma up because the first steps are the least trustworthy).
+
+    :param position: which of the layers that natural gradients train, first to last, from 0.
     """
-    if settings.gamma_initial is None or step >= settings.ramp_steps:
-        return settings.gamma
+    first, last = settings.gamma_initial_of(position), settings.gamma_of(position)
+    if step >= settings.ramp_steps:
+        return last
     share = step / settings.ramp_steps
-    return math.exp(
-        (1 - share) * math.log(settings.gamma_initial) + share * math.log(settings.gamma)
-    )
+    return math.exp((1 - share) * math.log(first) + share * math.log(last))
 
 
-def learning_rate_at(settings: AdamSettings, step: int) -> float:
-    """Adam's learning rate at a step, for the schedules that change it every step.
+def learning_rate_at(
+    settings: AdamSettings, step: int, steps_per_epoch: int | None = None
+) -> float:
+    """Adam's learning rate at a step.
 
-    :raises ValueError: for a per-epoch schedule, which is a function of the epoch.
+    :param steps_per_epoch: what schedules by epoch count in.
+    :raises ValueError: for a per-epoch schedule, if an epoch has no length.
     """
     schedule = settings.schedule
     if isinstance(schedule, PerEpochSchedule):
-        raise ValueError("a per-epoch schedule has no value at a step")
+        if steps_per_epoch is None:
+            raise ValueError(
+                "adam.schedule is per_epoch, but an epoch has no length; set records_per_epoch to "
+                "the number of training rows, or use a schedule in steps"
+            )
+        epoch = step // steps_per_epoch
+        return settings.learning_rate * math.pow(schedule.factor, epoch // schedule.every)
     if isinstance(schedule, ExponentialSchedule):
         return settings.learning_rate * math.pow(schedule.decay_rate, step / schedule.decay_steps)
     if isinstance(schedule, CosineSchedule):
@@ -42,8 +52,3 @@ def learning_rate_at(settings: AdamSettings, step: int) -> float:
         share = 0.5 * (1 + math.cos(math.pi * done))
         return settings.learning_rate * ((1 - schedule.alpha) * share + schedule.alpha)
     return settings.learning_rate
-
-
-def learning_rate_in_epoch(settings: AdamSettings, schedule: PerEpochSchedule, epoch: int) -> float:
-    """Adam's learning rate throughout an epoch, counted from 0."""
-    return settings.learning_rate * math.pow(schedule.factor, epoch // schedule.every)

@@ -10,18 +10,17 @@ stands in for the reduce-scatter: half as many bytes again, in less time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gpflux
 import tensorflow as tf
 
 from natdgp.distributed.reducer import Reducer
-from natdgp.natgrad import NaturalGradient
-from natdgp.natgrad.optimizer import numbers_of
+from natdgp.natgrad.optimizer import NaturalGradient, numbers_of
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
 
-_FIGURES = 4  # of a share: corrected, shortened, refused; and whether its gradients were finite
+_FIGURES = 3  # of a share: corrected, shortened, refused
 
 
 class Share(NamedTuple):
@@ -78,10 +77,10 @@ class ShardedSteps:
         sizes = [(layer.q_mu.shape[0], layer.q_mu.shape[1]) for layer in layers]
         self._shares = shares_of_ranks(sizes, reducer.size)
 
-    def step(
+    def proposed(
         self, q_sqrts: Sequence[tf.Tensor], sums: Sequence[tf.Tensor], examples: tf.Tensor
-    ) -> None:
-        """One step on q(u) of every layer.
+    ) -> Callable[[], None]:
+        """Compute one step on q(u) of every layer; returns what stores it.
 
         :param q_sqrts: q_sqrt of each layer, [P, M, M].
         :param sums: this rank's gradients of the loss summed over its rows, with respect to the
@@ -97,7 +96,7 @@ class ShardedSteps:
         row = tf.concat([*proposed, own[:0]], axis=0)
         longest = max(self._length(shares, _FIGURES) for shares in self._shares)
         gathered = self._reducer.gather(tf.pad(row, [[0, longest - row.shape[0]]]))
-        self._adopt(gathered)
+        return lambda: self._adopt(gathered)
 
     def _gradients_of(self, shares: Sequence[Share], sums: Sequence[tf.Tensor]) -> tf.Tensor:
         """What a rank needs for its shares, one after the other."""
@@ -133,10 +132,8 @@ class ShardedSteps:
         step = self._optimizers[share.layer].propose(
             q_mu, q_sqrt[share.start : share.stop], q_mu_grad, unpacked_triangle(packed_grad)
         )
-        finite = tf.math.is_finite(tf.reduce_sum(gradients))
-        figures = tf.concat([numbers_of(step), tf.cast(finite, tf.int64)[None]], axis=0)
         new = _flat(step.q_mu, packed_triangle(step.q_sqrt))
-        return tf.concat([*new, tf.cast(figures, q_mu.dtype)], axis=0)
+        return tf.concat([*new, tf.cast(numbers_of(step), q_mu.dtype)], axis=0)
 
     def _unflat(self, share: Share, vector: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """q_mu [M, p] and packed q_sqrt [p, T] of a share."""
@@ -165,8 +162,8 @@ class ShardedSteps:
                 layer.q_sqrt,
                 tf.concat(q_mus, axis=1),
                 tf.concat(packeds, axis=0),
-                tf.cast(tf.add_n([one[:-1] for one in figures]), tf.int64),
-                tf.reduce_all(tf.stack([one[-1] for one in figures]) > 0),
+                tf.reduce_sum(tf.cast(tf.stack(figures), tf.int64), axis=0),
+                tf.constant(True),
             )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
-from natdgp.data import Scaling
-from natdgp.settings import Settings
+from natdgp.data.scaling import Scaling
+from natdgp.settings.schema import Settings
 
 TASK = TaskRecord(
     90, ("a", "b"), ("y",), Scaling(np.zeros(2), np.ones(2), np.zeros(1), np.ones(1)), "one"

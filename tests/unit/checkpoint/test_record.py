@@ -14,18 +14,15 @@ import tensorflow as tf
 import natdgp
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import FORMAT, ModelRecord, NewerFormat, TaskRecord, versions
-from natdgp.data import Prepared, Rows, Scaling
-from natdgp.models import TaskShape
-from natdgp.settings import (
-    AdamSettings,
-    CosineSchedule,
-    EarlyStoppingSettings,
-    ModelSettings,
-    NaturalGradientSettings,
-    Settings,
-    StudentTSettings,
-    TableSettings,
-)
+from natdgp.data.prepare import Prepared, Rows
+from natdgp.data.scaling import Scaling
+from natdgp.data.settings import TableSettings
+from natdgp.models.builder import TaskShape
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.settings.schema import Settings
+from natdgp.training.settings import AdamSettings, CosineSchedule, EarlyStoppingSettings
 
 # Floats whose decimal forms are long, tiny, huge or one bit from a round number.
 AWKWARD = np.array([1 / 3, np.nextafter(1.0, 2.0), 5e-324, 1.7976931348623157e308, -0.1])
@@ -58,6 +55,17 @@ def _record() -> ModelRecord:
 def _rewrite(folder: Path, **changes: Any) -> None:
     path = folder / RECORD_NAME
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **changes}), "utf-8")
+
+
+def test_a_record_of_an_earlier_version_that_let_the_machine_place_steps_is_read(
+    tmp_path: Path,
+) -> None:
+    record = _record()
+    record.write(tmp_path)
+    settings = json.loads((tmp_path / RECORD_NAME).read_text("utf-8"))["settings"]
+    settings["natural_gradient"]["placement"] = "auto"
+    _rewrite(tmp_path, settings=settings)
+    assert ModelRecord.read(tmp_path).settings == record.settings
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:

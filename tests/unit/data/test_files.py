@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from natdgp.data import DataError, load_table
-from natdgp.data.table import unknown_column
-from natdgp.settings.schema import SplitSettings, TableSettings
+from natdgp.data.settings import SplitSettings, TableSettings
+from natdgp.data.sources import load_table
+from natdgp.data.table import DataError, unknown_column
 
 
 def settings(path: Path, **fields: Any) -> TableSettings:

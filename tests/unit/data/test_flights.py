@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from natdgp.data import DataError, flights, load_table
+from natdgp.data import flights
 from natdgp.data.flights import FEATURES, parse_flights
-from natdgp.settings.schema import FlightsSettings, SplitSettings
+from natdgp.data.settings import FlightsSettings, SplitSettings
+from natdgp.data.sources import load_table
+from natdgp.data.table import DataError
 
 ALL = FlightsSettings(source="flights")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.data import Inspection
+from natdgp.data.inspection import Inspection
 from tests.conftest import FloatArray
 
 X = np.arange(12.0).reshape(6, 2)

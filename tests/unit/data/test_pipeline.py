@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.data import Rows, evaluation_dataset, training_dataset
-from natdgp.data.pipeline import Wrap
+from natdgp.data.pipeline import Wrap, evaluation_dataset, training_dataset
+from natdgp.data.prepare import Rows
 
 Batch = dict[str, np.ndarray[Any, Any]]
 

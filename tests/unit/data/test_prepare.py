@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from natdgp.data import DataError, prepare
-from natdgp.results import baseline_figures
-from natdgp.settings.schema import FlightsSettings, SplitSettings, TableSettings
+from natdgp.data.prepare import prepare
+from natdgp.data.settings import FlightsSettings, SplitSettings, TableSettings
+from natdgp.data.table import DataError
+from natdgp.results.baselines import baseline_figures
 
 
 def settings(path: Path) -> TableSettings:

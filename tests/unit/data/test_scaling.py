@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from natdgp.data import DataError, Scaling
+from natdgp.data.scaling import Scaling
+from natdgp.data.table import DataError
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3)) * [1, 100, 1e-5] + [0, 1e4, 7]

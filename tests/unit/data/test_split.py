@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natdgp.data import DataError
+from natdgp.data.settings import SplitSettings
 from natdgp.data.split import divide
-from natdgp.settings.schema import SplitSettings
+from natdgp.data.table import DataError
 
 PARTS = np.array(["test", "train", "validation", "train", "train"])
 

@@ -14,7 +14,7 @@ from natdgp.determined.callbacks import (
     StepLengthSchedule,
     build_callbacks,
 )
-from natdgp.settings import Settings
+from natdgp.settings.schema import Settings
 
 
 def _settings(**groups: Any) -> Settings:

@@ -16,13 +16,15 @@ from natdgp.distributed.watchdog import VARIABLE
 RANK = """
 import sys, time
 from types import SimpleNamespace
-from natdgp.determined.rank_watchdog import Watch
+from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.distributed.heartbeat import Phase
 rank, allocation, hangs = int(sys.argv[1]), sys.argv[2], sys.argv[3] == "hangs"
 distributed = SimpleNamespace(rank=2 + rank, local_rank=rank, size=4, local_size=2)
-watch = Watch(distributed, allocation)
-watch.begin()
+watchdog = RankWatchdog(distributed, allocation)
+watchdog.begin()
+watchdog.heartbeat.begin(Phase.TRAINING, 0)
 for step in range(7 + (not hangs)):
-    watch.pulse.note(step)
+    watchdog.heartbeat.finish(step)
 print("trains", flush=True)
 time.sleep(100)
 """

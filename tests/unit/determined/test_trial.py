@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from determined import keras
 
-from natdgp.data import DataError, prepare
+from natdgp.data.prepare import prepare
+from natdgp.data.table import DataError
 from natdgp.determined import DeepGPTrial
 from natdgp.determined.trial import TASK_KEY
 from natdgp.distributed.reducer import OneProcess
@@ -23,7 +24,8 @@ from natdgp.run.local_training import Outcome, train
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import new_run
 from natdgp.settings import SettingsError, read_experiment
-from natdgp.training import Aggregation, build_training_model
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_training_model
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 

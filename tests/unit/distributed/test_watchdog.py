@@ -1,63 +1,73 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from natdgp.distributed.heartbeat import Phase, Reading
 from natdgp.distributed.watchdog import LIMIT as DEFAULT
-from natdgp.distributed.watchdog import START, VARIABLE, Vigil, limit_from
+from natdgp.distributed.watchdog import START, VARIABLE, Watchdog, limit_from
 
 LIMIT = 60.0
 
 
 def _training(beats: int, events: int, steps: int = 5) -> Reading:
-    return Reading(beats, events, steps, Phase.TRAINING)
+    return Reading(beats, events, steps, Phase.TRAINING, first=False)
 
 
 def test_ranks_that_go_on_are_let_alone() -> None:
-    vigil = Vigil(LIMIT)
+    watchdog = Watchdog(LIMIT)
     for now in range(0, 1000, 50):
-        assert vigil.look([_training(now, now), _training(now, now)], now) is None
+        assert watchdog.look([_training(now, now), _training(now, now)], now) is None
 
 
 def test_a_rank_that_no_longer_beats_is_named_though_all_stand_still() -> None:
-    vigil = Vigil(LIMIT)
-    assert vigil.look([_training(1, 10), _training(1, 9)], 0) is None
-    assert vigil.look([_training(120, 10), _training(1, 9)], 60) is None
-    stall = vigil.look([_training(121, 10), _training(1, 9)], 61)
+    watchdog = Watchdog(LIMIT)
+    assert watchdog.look([_training(1, 10), _training(1, 9)], 0) is None
+    assert watchdog.look([_training(120, 10), _training(1, 9)], 60) is None
+    stall = watchdog.look([_training(121, 10), _training(1, 9)], 61)
     assert str(stall) == "rank 1 gave no sign of life for 60 s after step 5"
 
 
 def test_the_rank_that_the_others_wait_for_is_named() -> None:
-    vigil = Vigil(LIMIT)
+    watchdog = Watchdog(LIMIT)
     for now in (0, 60):
-        assert vigil.look([_training(now, 12, 6), _training(now, 11, 5)], now) is None
-    stall = vigil.look([_training(61, 12, 6), _training(61, 11, 5)], 61)
+        assert watchdog.look([_training(now, 12, 6), _training(now, 11, 5)], now) is None
+    stall = watchdog.look([_training(61, 12, 6), _training(61, 11, 5)], 61)
     assert str(stall) == "rank 1 made no progress for 60 s after step 5"
 
 
 def test_ranks_that_are_equally_far_are_named_together() -> None:
-    vigil = Vigil(LIMIT)
-    vigil.look([_training(0, 11), _training(0, 11)], 0)
-    stall = vigil.look([_training(61, 11), _training(61, 11)], 61)
+    watchdog = Watchdog(LIMIT)
+    watchdog.look([_training(0, 11), _training(0, 11)], 0)
+    stall = watchdog.look([_training(61, 11), _training(61, 11)], 61)
     assert str(stall) == "ranks 0, 1 made no progress for 60 s after step 5"
 
 
-@pytest.mark.parametrize("events", [0, 1])
-def test_preparations_may_take_longer(events: int) -> None:
-    phase = Phase.TRAINING if events else Phase.STARTING
-    vigil = Vigil(LIMIT)
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.TRAINING, Phase.VALIDATING])
+def test_preparations_and_the_first_of_each_kind_of_work_may_take_longer(phase: Phase) -> None:
+    """Graphs are traced then, by one rank before the other has finished or by all."""
+    watchdog = Watchdog(LIMIT)
+    shown = [_training(0, 30, 9), *(Reading(0, n, 9, phase, first=True) for n in (30, 29))]
     for now in (0, 61, START * LIMIT):
-        readings = [Reading(int(now), events, 0, phase), _training(int(now), 2, 0)]
-        assert vigil.look(readings, now) is None
-    stall = vigil.look([Reading(9999, events, 0, phase), _training(9999, 2, 0)], START * LIMIT + 1)
+        assert watchdog.look([replace(one, beats=int(now)) for one in shown], now) is None
+    stall = watchdog.look([replace(one, beats=9999) for one in shown], START * LIMIT + 1)
     assert stall is not None
-    assert not stall.silent
-    assert str(stall).endswith("for 600 s after step 0" if events else "before its first step")
+    assert (stall.ranks, stall.silent) == ((2,), False)
+    where = "before its first step" if phase is Phase.STARTING else "after step 9"
+    assert str(stall).endswith(f"for 600 s {where}")
+
+
+@pytest.mark.parametrize("phase", [Phase.TRAINING, Phase.VALIDATING])
+def test_later_work_of_a_kind_may_not(phase: Phase) -> None:
+    watchdog = Watchdog(LIMIT)
+    assert watchdog.look([Reading(0, 30, 9, phase, first=False)] * 2, 0) is None
+    assert watchdog.look([Reading(1, 30, 9, phase, first=False)] * 2, 61) is not None
 
 
 LONG = {
     "all are between workloads": (
-        [(12, Phase.BETWEEN), (11, Phase.BETWEEN)],
+        [(12, Phase.WAITING), (11, Phase.WAITING)],
         "rank 1 made no progress for 600 s after step 6",
     ),
     "one has ended": (
@@ -76,39 +86,39 @@ def test_what_nobody_can_say_the_length_of_may_take_longer_but_not_for_ever(
     shown: list[tuple[int, Phase] | None], told: str
 ) -> None:
     def readings(now: float) -> list[Reading | None]:
-        return [one and Reading(int(now), one[0], 6, one[1]) for one in shown]
+        return [one and Reading(int(now), one[0], 6, one[1], first=False) for one in shown]
 
-    vigil = Vigil(LIMIT)
+    watchdog = Watchdog(LIMIT)
     for now in (0, 61, START * LIMIT):
-        assert vigil.look(readings(now), now) is None
-    assert str(vigil.look(readings(9999), START * LIMIT + 1)) == told
+        assert watchdog.look(readings(now), now) is None
+    assert str(watchdog.look(readings(9999), START * LIMIT + 1)) == told
 
 
 def test_a_report_at_the_end_may_take_any_time() -> None:
-    vigil = Vigil(LIMIT)
+    watchdog = Watchdog(LIMIT)
     for now in (0, 1000, 10_000):
-        assert vigil.look([Reading(now, 12, 6, Phase.ENDING)] * 2, now) is None
+        assert watchdog.look([Reading(now, 12, 6, Phase.ENDING, first=False)] * 2, now) is None
 
 
 def test_a_rank_at_work_keeps_those_between_workloads_waiting() -> None:
-    vigil = Vigil(LIMIT)
+    watchdog = Watchdog(LIMIT)
     for now in (0, 60):
-        readings = [Reading(now, 11, 6, Phase.BETWEEN), _training(now, 12, 6)]
-        assert vigil.look(readings, now) is None
-    stall = vigil.look([Reading(61, 11, 6, Phase.BETWEEN), _training(61, 12, 6)], 61)
+        readings = [Reading(now, 11, 6, Phase.WAITING, False), _training(now, 12, 6)]
+        assert watchdog.look(readings, now) is None
+    stall = watchdog.look([Reading(61, 11, 6, Phase.WAITING, False), _training(61, 12, 6)], 61)
     assert str(stall) == "rank 1 made no progress for 60 s after step 6"
 
 
 def test_ranks_of_another_machine_are_called_by_their_numbers() -> None:
-    vigil = Vigil(LIMIT, first=4)
+    watchdog = Watchdog(LIMIT, first=4)
     for now in (0, 60):
-        vigil.look([_training(now, 12), _training(0, 12)], now)
-    silent = vigil.look([_training(61, 13), _training(0, 12)], 61)
+        watchdog.look([_training(now, 12), _training(0, 12)], now)
+    silent = watchdog.look([_training(61, 13), _training(0, 12)], 61)
     assert silent is not None
     assert silent.ranks == (5,)
-    vigil = Vigil(LIMIT, first=4)
-    vigil.look([_training(0, 12), _training(0, 11)], 0)
-    stuck = vigil.look([_training(61, 12), _training(61, 11)], 61)
+    watchdog = Watchdog(LIMIT, first=4)
+    watchdog.look([_training(0, 12), _training(0, 11)], 0)
+    stuck = watchdog.look([_training(61, 12), _training(61, 11)], 61)
     assert stuck is not None
     assert stuck.ranks == (5,)
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
-from natdgp.models.builder import JITTER, MAX_DEFAULT_WIDTH
-from natdgp.models.inducing import kmeans_inducing_points
-from natdgp.settings import GaussianSettings, KernelSettings, ModelSettings, StudentTSettings
+from natdgp.models.builder import JITTER, MAX_DEFAULT_WIDTH, TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.inducing import TooFewRows, kmeans_inducing_points
+from natdgp.likelihoods.gaussian import GaussianSettings
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import KernelSettings, ModelSettings
 from tests.conftest import FloatArray
 
 N = 60

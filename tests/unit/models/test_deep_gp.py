@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
-from natdgp.settings import ModelSettings
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.noise import Stream
+from natdgp.models.settings import ModelSettings
 from tests.conftest import FloatArray
 
 FIRST, NUM_ROWS = 3, 5

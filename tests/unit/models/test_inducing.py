@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from natdgp.models import TooFewRows
-from natdgp.models.inducing import ROWS_PER_CENTRE, kmeans_inducing_points
+from natdgp.models.inducing import ROWS_PER_CENTRE, TooFewRows, kmeans_inducing_points
 from tests.conftest import FloatArray
 
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from natdgp.models import SamplingNoise, Stream
+from natdgp.models.noise import SamplingNoise, Stream
 from tests.conftest import FloatArray
 
 SEED = 11

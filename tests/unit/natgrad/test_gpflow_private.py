@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from gpflow.optimizers import XiNat, XiSqrtMeanVar
 
-from natdgp.natgrad import NaturalGradient
 from natdgp.natgrad.gpflow_private import GPflowNaturalGradient, gpflow_step
+from natdgp.natgrad.optimizer import NaturalGradient
 from tests.unit.natgrad.problems import Problem, problem_of, square_roots
 
 NAME = "_natgrad_apply_gradients"

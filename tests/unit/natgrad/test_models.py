@@ -15,7 +15,7 @@ from gpflow.likelihoods import Gaussian, StudentT
 from gpflow.models import SVGP
 from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
-from natdgp.natgrad import NaturalGradient
+from natdgp.natgrad.optimizer import NaturalGradient
 from tests.unit.natgrad.problems import FloatArray, in_graph
 
 Loss = Callable[[], tf.Tensor]

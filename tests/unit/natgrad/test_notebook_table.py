@@ -14,7 +14,7 @@ from gpflow.likelihoods import Bernoulli, Gaussian
 from gpflow.models import GPR, SGPR, SVGP, VGP
 from gpflow.optimizers import XiSqrtMeanVar
 
-from natdgp.natgrad import NaturalGradient
+from natdgp.natgrad.optimizer import NaturalGradient
 from tests.unit.natgrad.problems import FloatArray, in_graph
 
 TOLERANCE = 1e-4

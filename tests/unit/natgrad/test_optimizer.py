@@ -16,9 +16,10 @@ from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
 from gpflow.optimizers.natgrad import meanvarsqrt_to_expectation, natural_to_expectation
 from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
-from natdgp.natgrad import NaturalGradient, natural_step, natural_step_diag, step_kl
-from natdgp.natgrad.optimizer import are_finite, numbers_of
+from natdgp.natgrad.optimizer import NaturalGradient, are_finite, numbers_of
 from natdgp.natgrad.parameters import packed_triangle
+from natdgp.natgrad.step_divergence import step_kl
+from natdgp.natgrad.steps import natural_step, natural_step_diag
 from tests.unit.natgrad.problems import (
     FloatArray,
     Problem,

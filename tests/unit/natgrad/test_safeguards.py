@@ -6,17 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.natgrad import (
+from natdgp.natgrad.safeguards import CLOSE, SafeStepFunction, first_valid, within
+from natdgp.natgrad.step_divergence import step_kl, step_kl_diag
+from natdgp.natgrad.steps import (
     guaranteed_natural_step,
     guaranteed_natural_step_diag,
     natural_step,
     natural_step_diag,
     short_natural_step,
     short_natural_step_diag,
-    step_kl,
-    step_kl_diag,
 )
-from natdgp.natgrad.safeguards import CLOSE, SafeStepFunction, first_valid, within
 from tests.unit.natgrad.problems import (
     Problem,
     in_graph,

@@ -13,7 +13,7 @@ from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.natgrad import (
+from natdgp.natgrad.steps import (
     Step,
     guaranteed_natural_step,
     guaranteed_natural_step_diag,

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from natdgp.data import Rows, Scaling
-from natdgp.results import baseline_figures
+from natdgp.data.prepare import Rows
+from natdgp.data.scaling import Scaling
+from natdgp.results.baselines import baseline_figures
 from tests.conftest import FloatArray
 
 

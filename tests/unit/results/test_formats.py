@@ -13,7 +13,7 @@ import pytest
 
 from natdgp.checkpoint.checksums import RECORD_NAME
 from natdgp.checkpoint.record import FORMAT
-from natdgp.results import load
+from natdgp.results.trained import load
 from natdgp.run.journal import TRAINING
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench

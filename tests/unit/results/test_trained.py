@@ -18,13 +18,14 @@ import natdgp
 from natdgp.checkpoint.checksums import FILE_NAME as LIST_NAME
 from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
-from natdgp.data import Rows, Scaling, prepare
-from natdgp.models import Stream
-from natdgp.results import TrainedModel, load
+from natdgp.data.prepare import Rows, prepare
+from natdgp.data.scaling import Scaling
+from natdgp.models.noise import Stream
+from natdgp.results.trained import TrainedModel, load
 from natdgp.results import trained as trained_module
 from natdgp.run.run_folder import RunFolder, read_json_lines
-from natdgp.settings import Settings
-from natdgp.training import build_training_model
+from natdgp.settings.schema import Settings
+from natdgp.training.builder import build_training_model
 from tests.conftest import FloatArray
 from tests.integration.conftest import Bench
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,8 @@ from natdgp.run.contexts import (
     local_core_context,
 )
 from natdgp.run.durable_files import NotSaved
-from natdgp.run.exchange import Exchange
 from natdgp.run.journal import VALIDATION, Journal
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
 from natdgp.run.verdicts import Verdicts
 from tests.sealed import WEIGHTS, write_checkpoint
@@ -305,10 +306,15 @@ class Rank(DummyDistributedContext):
         self.rank, self.size = rank, 2
 
 
+@pytest.fixture
+def channel() -> Iterator[RankChannel]:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        yield RankChannel(file, 2)
+
+
 @pytest.mark.parametrize("asked", [0, 1])
-def test_a_signal_to_any_rank_asks_rank_0_to_end(tmp_path: Path, asked: int) -> None:
-    exchange = Exchange(tmp_path)
-    ranks = [SignalPreemptContext(Rank(rank), exchange) for rank in (0, 1)]
+def test_a_signal_to_any_rank_asks_rank_0_to_end(channel: RankChannel, asked: int) -> None:
+    ranks = [SignalPreemptContext(Rank(rank), channel) for rank in (0, 1)]
     ranks[0].start()
     assert not ranks[0].should_preempt()
     ranks[asked]._ask(signal.SIGTERM, None)
@@ -317,30 +323,30 @@ def test_a_signal_to_any_rank_asks_rank_0_to_end(tmp_path: Path, asked: int) -> 
     ranks[0].close()
 
 
-def test_only_rank_0_says_that_it_heeds_requests(tmp_path: Path) -> None:
-    exchange = Exchange(tmp_path)
-    first, second = (SignalPreemptContext(Rank(rank), exchange) for rank in (0, 1))
+def test_only_rank_0_says_that_it_heeds_requests(channel: RankChannel) -> None:
+    first, second = (SignalPreemptContext(Rank(rank), channel) for rank in (0, 1))
     second.start()
-    assert not exchange.heeds
+    assert not channel.heeds
     first.start()
-    assert exchange.heeds
+    assert channel.heeds
     second.close()
-    assert exchange.heeds
+    assert channel.heeds
     first.close()
-    assert not exchange.heeds
+    assert not channel.heeds
 
 
-def test_the_command_asks_through_the_exchange(tmp_path: Path) -> None:
-    exchange = Exchange(tmp_path)
-    context = SignalPreemptContext(Rank(0), exchange)
+def test_the_command_asks_through_the_channel(channel: RankChannel) -> None:
+    context = SignalPreemptContext(Rank(0), channel)
     context.start()
-    exchange.ask_to_end(signal.SIGINT)
+    channel.ask_to_end(signal.SIGINT)
     assert context.should_preempt()
     assert context.signal is signal.SIGINT
     context.close()
 
 
-def test_a_following_rank_reads_checkpoints_and_writes_nothing(folder: RunFolder) -> None:
+def test_a_following_rank_reads_checkpoints_and_writes_nothing(
+    folder: RunFolder, channel: RankChannel
+) -> None:
     _save(LocalCheckpointContext(folder, _journal(folder), 1, 1), 4)
     before = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
     distributed = Rank(1)
@@ -348,7 +354,7 @@ def test_a_following_rank_reads_checkpoints_and_writes_nothing(folder: RunFolder
         folder,
         max_length={"batches": 4},
         distributed=distributed,
-        exchange=Exchange(folder.root.parent),
+        channel=channel,
     )
     with context.checkpoint.restore_path("step-00000004") as path:
         assert path == folder.checkpoint(4).path

@@ -14,7 +14,8 @@ from determined.layers import WorkloadSequencer
 from natdgp.run.local_training import copy_trial_code, find_trial_code, length_in_batches, train
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.run_session import new_run
-from natdgp.settings import Experiment, Settings, read_experiment
+from natdgp.settings import Experiment, read_experiment
+from natdgp.settings.schema import Settings
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 

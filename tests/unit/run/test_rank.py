@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import tensorflow as tf
 from horovod.common.exceptions import HorovodInternalError
 
 from natdgp.checkpoint.checksums import DamagedCheckpoint
-from natdgp.run.exchange import Exchange, Orders, Verdict
-from natdgp.run.rank import _follows_from_another, _lead
+from natdgp.distributed.horovod_reducer import lost_another_rank
+from natdgp.run.exit_status import MISUSED, REFUSED
+from natdgp.run.rank import Orders, _lead
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import FolderError, RunFolder
 
 
@@ -19,19 +22,23 @@ from natdgp.run.run_folder import FolderError, RunFolder
         (HorovodInternalError("connection reset"), True),
         (tf.errors.UnknownError(None, None, "connection reset"), True),
         (ValueError("the horovod data are not there"), False),
-        (ModuleNotFoundError("No module named 'horovod.mine'"), False),
         (tf.errors.InvalidArgumentError(None, None, "HorovodAllreduce of my own shape"), False),
     ],
 )
 def test_only_a_failed_collective_follows_from_another_rank(
     error: Exception, follows: bool
 ) -> None:
-    assert _follows_from_another(error) is follows
+    assert lost_another_rank(error) is follows
 
 
 @pytest.mark.parametrize("problem", [DamagedCheckpoint, FolderError])
+@pytest.mark.parametrize("of_search", [False, True])
 def test_what_is_wrong_with_a_folder_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    problem: type[Exception],
+    of_search: bool,
 ) -> None:
     def refuse(*_: Any, **__: Any) -> int:
         raise problem("natdgp.json has 0 bytes")
@@ -40,5 +47,9 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
     monkeypatch.setattr("sys.argv", [])
     folder = RunFolder.create(tmp_path / "run")
     folder.write_config({})
-    orders = Orders(str(folder.root), command=[], live=False, terminal=False, width=80)
-    assert _lead(Exchange(tmp_path), orders) == Verdict(refused="natdgp.json has 0 bytes")
+    orders = Orders(0, 0, str(folder.root), command=[], live=False, width=80, of_search=of_search)
+    with tempfile.TemporaryFile(buffering=0) as file:
+        status = _lead(orders, RankChannel(file, 2))
+    assert status == (REFUSED if of_search else MISUSED)
+    said = "natdgp.json has 0 bytes\n"
+    assert capsys.readouterr().err == (said if of_search else f"natdgp train: {said}")

@@ -10,7 +10,7 @@ import pytest
 from natdgp.checkpoint.checksums import RECORD_NAME
 from natdgp.run import run_folder as folder_module
 from natdgp.run.durable_files import NotSaved
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError, RunFolder, read_json_lines, write_json
 from tests.sealed import write_checkpoint
 
@@ -266,7 +266,7 @@ def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.M
 
 def test_ranks_of_a_command_that_was_killed_may_take_to_end(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    rank = Lifeline(folder.lock)
+    rank = ProcessLock(folder.lock)
     assert rank.hold()
     threading.Timer(0.5, rank.release).start()
     with folder.occupied():

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from natdgp.checkpoint.checksums import RECORD_NAME, seal
 from natdgp.checkpoint.record import FORMAT
-from natdgp.data import DataError, prepare
-from natdgp.results import TrainedModel
+from natdgp.data.prepare import prepare
+from natdgp.data.table import DataError
+from natdgp.results.trained import TrainedModel
 from natdgp.run import run_session as session_module
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.local_training import Outcome, train

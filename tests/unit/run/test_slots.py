@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from natdgp.run.slots import THREADS, choose_slots, slots_of, threads_for, with_slots
-from natdgp.settings import Experiment, Settings, SettingsError
+from natdgp.settings import Experiment, SettingsError
+from natdgp.settings.schema import Settings
 
 
 def test_slots_of_a_run_are_those_of_its_configuration() -> None:

@@ -1,4 +1,4 @@
-"""Does what `natdgp.search.program` does, but for training: `stand_in.py LOCK RUN SEARCH`.
+"""Does what `natdgp.search.program` does, but for training: `stand_in.py RUN SEARCH`.
 
 A validation's value follows from the trial's learning rate and the step alone, with ties. Every
 fourth step leaves a checkpoint. The experiment's description may ask for other endings.
@@ -16,12 +16,12 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from natdgp.run.exit_status import MISUSED, REFUSED
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.parent_process import end_with_parent
 from tests.unit.search.made_up import RECORD, value_at_step
 
 
-def main(lock: Path, run: Path, search: int) -> int:
-    Lifeline(lock).watch(search)
+def main(run: Path, search: int) -> int:
+    end_with_parent(search)
     config = YAML(typ="safe", pure=True).load(run / "config.yaml")
     rate = config["hyperparameters"]["adam"]["learning_rate"]
     ending = config.get("description", "")
@@ -95,4 +95,4 @@ def _save(run: Path, step: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from natdgp import cli
 from natdgp.run.durable_files import NotSaved
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError
 from natdgp.search import search_session
 from natdgp.search.runner import Runner
@@ -201,7 +201,7 @@ def test_a_folder_is_searched_by_one_process_at_a_time(
     folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search_session, "PATIENCE", 0.0)
-    other = Lifeline(folder.lock)
+    other = ProcessLock(folder.lock)
     assert other.hold()
     with pytest.raises(FolderError, match="is being searched by another process"):
         _report(folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from natdgp.run.process_lock import Lifeline
+from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import write_yaml
 from natdgp.search.event_log import EventLog
 from natdgp.search.job import experiment_of, run_folder_of
@@ -80,7 +80,7 @@ def run_in(
     act: Callable[[Runner], None] = lambda _: None,
 ) -> Runner:
     """Search from where the folder stands, as the command does."""
-    lock = Lifeline(folder.lock)
+    lock = ProcessLock(folder.lock)
     assert lock.hold(PATIENCE)
     log = EventLog(folder, read_search(folder.config))
     environments = [{"JOB": str(number)} for number in range(jobs)]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from natdgp.settings import Settings, read_experiment
+from natdgp.settings import read_experiment
 from natdgp.settings.allowed import groups
 from natdgp.settings.document import parse
+from natdgp.settings.schema import Settings
+from natdgp.training.settings import JudgingMetric
 
 CONST = Path(__file__).parents[3] / "experiments" / "flights" / "const.yaml"
 LINES = CONST.read_text(encoding="utf-8").splitlines()
@@ -98,3 +100,8 @@ def test_its_optional_groups_are_valid_when_taken_in(tmp_path: Path) -> None:
     assert settings.reduce_lr_on_plateau is not None
     assert settings.reduce_lr_on_plateau == type(settings.reduce_lr_on_plateau)()
     assert settings.early_stopping == type(settings.early_stopping)()
+
+
+def test_the_metrics_it_lists_are_those_that_a_searcher_takes() -> None:
+    (comment,) = comments_above("metric")
+    assert set(re.findall(r"val_\w+", comment)) == set(get_args(JudgingMetric))

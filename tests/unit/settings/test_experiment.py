@@ -497,10 +497,13 @@ def test_an_experiment_is_frozen(tmp_path: Path) -> None:
             setattr(experiment, field.name, None)
 
 
-def test_reading_an_experiment_needs_none_of_the_stack() -> None:
+def test_reading_an_experiment_needs_none_of_the_stack(tmp_path: Path) -> None:
     code = (
-        "import sys, natdgp.settings; "
+        "import sys; from pathlib import Path; from natdgp.settings import read_experiment; "
+        "import natdgp.data, natdgp.models, natdgp.natgrad, natdgp.training; "
+        "read_experiment(Path(sys.argv[1])); "
         "print([m for m in ('tensorflow', 'determined', 'horovod', 'numpy') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(write(tmp_path, VALID))]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

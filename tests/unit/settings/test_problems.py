@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings import MISSING, Problem, Settings, SettingsError
+from natdgp.settings import MISSING, Problem, SettingsError
+from natdgp.settings.schema import Settings
 
 
 def problems_of(hyperparameters: dict[str, Any], **data: Any) -> dict[str, Problem]:
@@ -101,7 +102,7 @@ def test_an_error_survives_a_process_boundary() -> None:
             {"model": {"likelihood": {"name": "student_t", "scale": -1}}},
             "hyperparameters.model.likelihood.scale",
             -1,
-            ["must be a number above 0", "0.3"],
+            ["must be a number above 1e-06", "0.3"],
         ),
         (
             {"model": {"likelihood": {"name": "gaussian", "scale": 1}}},

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
-from natdgp.settings import ModelSettings, Settings
+from natdgp.models.settings import ModelSettings
+from natdgp.settings import SettingsError
+from natdgp.settings.schema import Settings
 
 SMALLEST = Settings.read({"global_batch_size": 8}, {"source": "flights"})
 
@@ -53,3 +57,74 @@ def test_a_whole_number_serves_as_a_number() -> None:
         {"global_batch_size": 8, "adam": {"learning_rate": 1}}, {"source": "flights"}
     )
     assert read.adam.learning_rate == 1.0
+
+
+def read(**hyperparameters: Any) -> Settings:
+    return Settings.read({"global_batch_size": 8, **hyperparameters}, {"source": "flights"})
+
+
+def test_every_layer_may_have_a_gamma_of_its_own() -> None:
+    natural_gradient = {"layers": "all", "gamma": [0.01, 0.1]}
+    assert read(natural_gradient=natural_gradient).gammas == (0.01, 0.1)
+    assert read(natural_gradient={"layers": "all", "gamma": 0.1}).gammas == (0.1, 0.1)
+    assert read(natural_gradient={"layers": "none"}).gammas == ()
+
+
+@pytest.mark.parametrize(
+    "natural_gradient",
+    [
+        {"layers": "all", "gamma": [0.1]},
+        {"gamma": [0.1, 0.1]},
+        {"layers": [0, 1], "gamma_initial": [0.1], "ramp_steps": 3},
+    ],
+)
+def test_a_list_of_gammas_is_as_long_as_the_layers_are_many(natural_gradient: Any) -> None:
+    with pytest.raises(SettingsError, match="give one for each, first to last"):
+        read(natural_gradient=natural_gradient)
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [{"name": "gaussian", "variance": 1e-6}, {"name": "student_t", "scale": 1e-6}],
+)
+def test_a_likelihood_lies_above_the_floor_of_gpflow(likelihood: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="above 1e-06"):
+        read(model={"likelihood": likelihood})
+
+
+@pytest.mark.parametrize(
+    ("path", "group", "value", "held"),
+    [
+        ("model.kernel.variance", {"kernel": {"variance": 1e-40}}, 1e-40, "0.0"),  # denormal
+        ("model.kernel.lengthscale", {"kernel": {"lengthscale": 1e39}}, 1e39, "inf"),
+        ("model.inner_q_sqrt_scale", {"inner_q_sqrt_scale": 1e-50}, 1e-50, "0.0"),
+        (
+            "model.likelihood.variance",  # the floor itself, once rounded
+            {"likelihood": {"name": "gaussian", "variance": 1.00000001e-6}},
+            1.00000001e-6,
+            "9.99999",
+        ),
+        (
+            "model.likelihood.degrees_of_freedom",
+            {"likelihood": {"name": "student_t", "degrees_of_freedom": 2.00000001}},
+            2.00000001,
+            "2.0",
+        ),
+    ],
+)
+def test_what_float32_cannot_hold_is_refused_in_its_models_alone(
+    path: str, group: dict[str, Any], value: float, held: str
+) -> None:
+    assert read(model=group)
+    with pytest.raises(SettingsError) as caught:
+        read(model={**group, "dtype": "float32"})
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.received) == (f"hyperparameters.{path}", value)
+    assert f"float32 makes it {held}" in problem.message
+
+
+def test_a_list_of_gammas_is_held_by_float32_number_by_number() -> None:
+    gammas = {"layers": "all", "gamma": [0.1, 1e-60]}
+    with pytest.raises(SettingsError) as caught:
+        read(model={"dtype": "float32"}, natural_gradient=gammas)
+    assert [p.path for p in caught.value.problems] == ["hyperparameters.natural_gradient.gamma.1"]

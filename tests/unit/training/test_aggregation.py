@@ -8,17 +8,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.data.settings import TableSettings
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape
-from natdgp.settings import (
-    AdamSettings,
-    ModelSettings,
-    NaturalGradientSettings,
-    Settings,
-    TableSettings,
-)
-from natdgp.training import Aggregation, NatGradModel, build_optimizers, build_training_model
-from natdgp.training.aggregation import Aggregator
+from natdgp.models.builder import TaskShape
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.settings.schema import Settings
+from natdgp.training.aggregation import Aggregation, Aggregator
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.model import NatGradModel
+from natdgp.training.settings import AdamSettings
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
 

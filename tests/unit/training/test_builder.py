@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.data.settings import TableSettings
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape, TooFewRows
-from natdgp.natgrad import NaturalGradient
-from natdgp.settings import (
-    AdamSettings,
-    EvaluationSettings,
-    ModelSettings,
-    NaturalGradientSettings,
-    Settings,
-    TableSettings,
-)
-from natdgp.training import Aggregation, NatGradModel, build_optimizers, build_training_model
+from natdgp.models.builder import TaskShape
+from natdgp.models.inducing import TooFewRows
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.settings.schema import Settings
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.model import NatGradModel
+from natdgp.training.settings import AdamSettings, EvaluationSettings
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
 

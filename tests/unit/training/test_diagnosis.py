@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models import TaskShape, build_deep_gp
-from natdgp.natgrad import NaturalGradient
-from natdgp.settings import ModelSettings, StudentTSettings
-from natdgp.training import NatGradModel, explain_breakdown, explain_failure
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.training.diagnosis import explain_breakdown, explain_failure
+from natdgp.training.model import NatGradModel
 
 LENGTHS = (
     r"Lower hyperparameters\.natural_gradient\.gamma \(now 0\.25\) "

@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from natdgp.data.settings import TableSettings
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import TaskShape
-from natdgp.settings import ModelSettings, NaturalGradientSettings, Settings, TableSettings
-from natdgp.training import (
-    Drift,
-    NatGradModel,
-    build_optimizers,
-    build_training_model,
-    check_drift,
-)
+from natdgp.models.builder import TaskShape
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.settings.schema import Settings
+from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.drift import Drift, check_drift
+from natdgp.training.model import NatGradModel
 from tests.unit.training.ranks import together
 
 

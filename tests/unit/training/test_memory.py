@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings import Settings
-from natdgp.training import too_large_a_batch
+from natdgp.settings.schema import Settings
+from natdgp.training.memory import too_large_a_batch
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.data import Rows, evaluation_dataset
+from natdgp.data.pipeline import evaluation_dataset
+from natdgp.data.prepare import Rows
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import DeepGP, Stream, TaskShape, build_deep_gp
-from natdgp.natgrad import NaturalGradient
-from natdgp.settings import ModelSettings, StudentTSettings
-from natdgp.training import NatGradModel
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.noise import Stream
+from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.settings import ModelSettings
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.training.model import NatGradModel
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
 

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natdgp.settings import (
+from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training.settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,
-    NaturalGradientSettings,
     PerEpochSchedule,
 )
-from natdgp.training import gamma_at, learning_rate_at, learning_rate_in_epoch
 
 RAMP = NaturalGradientSettings(gamma=0.1, gamma_initial=1e-5, ramp_steps=100)
 
@@ -127,3 +127,10 @@ def test_a_per_epoch_schedule_has_no_rate_at_a_step() -> None:
     settings = _adam(PerEpochSchedule(name="per_epoch", factor=0.5))
     with pytest.raises(ValueError, match="per-epoch schedule has no value at a step"):
         learning_rate_at(settings, 3)
+
+
+def test_every_layer_has_a_ramp_of_its_own() -> None:
+    settings = NaturalGradientSettings(gamma=(0.1, 1.0), gamma_initial=0.01, ramp_steps=2)
+    assert [gamma_at(settings, 2, position) for position in range(2)] == [0.1, 1.0]
+    assert gamma_at(settings, 1, 0) == pytest.approx(0.1**1.5, rel=1e-12)
+    assert gamma_at(settings, 1, 1) == pytest.approx(0.1, rel=1e-12)

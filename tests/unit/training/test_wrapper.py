@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
-from natdgp.natgrad import NaturalGradient
-from natdgp.training import NatGradWrapper
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.training.wrapper import NatGradWrapper
 
 X = np.random.default_rng(0).uniform(size=(60, 2))
 Y = np.sin(6 * X[:, :1])

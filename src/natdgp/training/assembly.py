@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from natdgp.data import Numbers
+from natdgp.data.prepare import Numbers
 from natdgp.distributed.reducer import OneProcess, Reducer
-from natdgp.models import DeepGP, TaskShape, TooFewRows, build_deep_gp
-from natdgp.natgrad import NaturalGradient
-from natdgp.settings import Settings
-from natdgp.training.aggregation import Aggregation
-from natdgp.training.model import NatGradModel
-from natdgp.training.placement import shards_steps
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.inducing import TooFewRows
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.settings.schema import Settings
+from natdgp.training.model import DeepGPModel
 from natdgp.training.schedules import gamma_at
+from natdgp.training.steppers import Aggregation
 
 
 def build_training_model(
@@ -28,7 +29,7 @@ def build_training_model(
     X: Numbers | None = None,
     reducer: Reducer | None = None,
     aggregation: Aggregation | None = None,
-) -> NatGradModel:
+) -> DeepGPModel:
     """Build the model, not yet compiled.
 
     :param settings: the run.
@@ -42,27 +43,16 @@ def build_training_model(
     :raises TooFewRows: on all ranks, if rank 0 has fewer distinct rows than inducing points.
     """
     reducer = reducer or OneProcess()
-    deep_gp = _build_on_all_ranks(settings, shape, seed, X, reducer)
-    chosen = settings.natural_gradient_layers
-    # Batches that are aggregated are always stepped by all.
-    aggregates = aggregation is not None and aggregation.frequency > 1
-    model = NatGradModel(
-        deep_gp,
-        natgrad_layers=chosen,
+    return DeepGPModel(
+        _build_on_all_ranks(settings, shape, seed, X, reducer),
+        natgrad_layers=settings.natural_gradient_layers,
         num_samples=settings.model.num_samples,
         evaluation_samples=settings.evaluation.num_samples,
         y_std=y_std,
         reducer=reducer,
         aggregation=aggregation,
-        shards_steps=not aggregates
-        and shards_steps(
-            settings.natural_gradient.placement,
-            [deep_gp.f_layers[index] for index in chosen],
-            reducer,
-        ),
+        placement=settings.natural_gradient.placement,
     )
-    reducer.broadcast(model.variables)
-    return model
 
 
 def _build_on_all_ranks(
@@ -82,8 +72,10 @@ def _build_on_all_ranks(
 
 def build_optimizers(
     settings: Settings,
-    model: NatGradModel,
-    wrap_optimizer: Callable[[tf.keras.optimizers.Optimizer], tf.keras.optimizers.Optimizer],
+    model: DeepGPModel,
+    wrap_optimizer: Callable[
+        [tf.keras.optimizers.Optimizer], tf.keras.optimizers.Optimizer
+    ] = lambda optimizer: optimizer,
 ) -> list[tf.keras.optimizers.Optimizer]:
     """Natural gradients for the chosen layers and Adam for the rest, in the order of `compile`.
 
@@ -93,19 +85,15 @@ def build_optimizers(
     :param wrap_optimizer: Determined's `context.wrap_optimizer`; it sees Adam alone.
     """
     chosen = settings.natural_gradient
+    last = model.deep_gp.f_layers[-1]
     natural = [
         NaturalGradient(
-            tf.Variable(
-                gamma_at(chosen, 0),
-                dtype=settings.model.dtype,
-                trainable=False,
-                name=f"gamma_{layer.name}",
-            ),
+            tf.Variable(gamma_at(chosen, 0, position), dtype=settings.model.dtype, trainable=False),
             positive_definite=chosen.positive_definite
-            or ("fallback" if layer is model.deep_gp.f_layers[-1] else "guaranteed"),
+            or ("fallback" if layer is last else "guaranteed"),
             max_kl=chosen.max_kl,
         )
-        for layer in model.natgrad_layers
+        for position, layer in enumerate(model.natgrad_layers)
     ]
     adam = wrap_optimizer(tf.keras.optimizers.Adam(settings.adam.learning_rate))
     adam.build(model.other_variables())

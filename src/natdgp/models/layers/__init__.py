@@ -1,0 +1,1 @@
+"""The layers of a deep GP, one file for each kind."""

@@ -1,0 +1,312 @@
+"""Keras models whose layers' q(u) natural gradients train, with GPflux's surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gpflow
+import gpflux
+import numpy as np
+import tensorflow as tf
+
+from natdgp.distributed.reducer import OneProcess, Reducer
+from natdgp.models.layers.gp import Posterior
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.natgrad.parameters import constrained_gradient
+from natdgp.training.steppers import Aggregation, Placement, Stepper, choose_stepper
+from natdgp.training.updates import (
+    Gradients,
+    Updates,
+    other_variables,
+    posterior_of,
+    with_zeros,
+)
+
+
+class NaturalGradientTraining:
+    """What the models here share; a class beside `tf.keras.Model`, as Keras makes the bases of a
+    model functional when one of its instances is.
+
+    Compile with a list: one `NaturalGradient` for each of `natgrad_layers`, then one Keras
+    optimizer for every other parameter; the latter is what `optimizer` returns to Keras' callbacks.
+    Or with that one alone, and a step length `gamma` for all layers.
+    """
+
+    def distribute(
+        self,
+        reducer: Reducer,
+        aggregation: Aggregation | None = None,
+        placement: Placement = "replicated",
+    ) -> None:
+        """Train as one of several ranks; to be called before the first step.
+
+        :param reducer: adds up over ranks.
+        :param aggregation: how many batches make a step of the optimizers; by default one.
+        :param placement: whether ranks repeat every natural-gradient step or share them out.
+        """
+        self.reducer = reducer
+        self.aggregation = aggregation or Aggregation()
+        self.placement = placement
+        self.aggregated: tf.Variable | None = None
+        """[T + 1], gradients of batches since the last step, where several batches make one."""
+        if self.aggregation.frequency > 1:
+            size = sum(one.shape.num_elements() for one in self.trainable_variables)
+            zeros = tf.zeros([size + 1], self.trainable_variables[0].dtype)
+            # In a list that Keras does not look into: no part of what a checkpoint has to hold.
+            self.aggregated = tf.Variable(zeros, trainable=False, name="aggregated")
+        reducer.broadcast(self.variables)
+
+    def _start_counting(self) -> None:
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.refused = tf.Variable([0, 0], dtype=tf.int64, trainable=False, name="refused")
+        """Steps that gradients which are not finite prevented: in a row until now, and in all."""
+
+    @property
+    def natgrad_layers(self) -> list[gpflux.layers.GPLayer]:
+        """The layers whose q(u) natural gradients train; set a list, True for all, False for none.
+
+        By default all GP layers.
+        """
+        chosen = getattr(self, "_natgrad_layers", True)
+        if isinstance(chosen, bool):
+            gp_layers = [one for one in self.layers if isinstance(one, gpflux.layers.GPLayer)]
+            return gp_layers if chosen else []
+        return list(chosen)
+
+    @natgrad_layers.setter
+    def natgrad_layers(self, layers: Sequence[gpflux.layers.GPLayer] | bool) -> None:
+        self._natgrad_layers = layers if isinstance(layers, bool) else list(layers)
+
+    @property
+    def natgrad_optimizers(self) -> list[NaturalGradient]:
+        """One for each of `natgrad_layers`."""
+        return list((getattr(self, "_all_optimizers", None) or [])[:-1])
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer of every parameter but q(u) of `natgrad_layers`."""
+        return (getattr(self, "_all_optimizers", None) or [None])[-1]
+
+    @optimizer.setter
+    def optimizer(self, optimizers: Any) -> None:
+        if optimizers is not self.optimizer:  # which Keras sets again
+            self._all_optimizers = [] if optimizers is None else list(optimizers)
+
+    def compile(
+        self,
+        optimizer: tf.keras.optimizers.Optimizer | str | Sequence[Any] = "adam",
+        *args: Any,
+        gamma: Any = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        """As Keras'.
+
+        :param optimizer: a list with a natural-gradient optimizer (natdgp's, or GPflow's, whose
+            step length and transformation are then taken over) for each of `natgrad_layers`, then
+            one for all other parameters; or the last one alone.
+        :param gamma: the step length, where natural-gradient optimizers are not given.
+        :raises TypeError: if the list holds something else.
+        :raises ValueError: if it holds more or fewer.
+        """
+        layers = self.natgrad_layers
+        if not isinstance(optimizer, list | tuple):
+            natural = [
+                NaturalGradient(
+                    gamma,
+                    positive_definite="fallback" if layer is layers[-1] else "guaranteed",
+                )
+                for layer in layers
+            ]
+            optimizer = [*natural, tf.keras.optimizers.get(optimizer)]
+        super().compile(_checked(optimizer, len(layers)), *args, **kwargs)  # type: ignore[misc]
+
+    def other_variables(self) -> list[tf.Variable]:
+        """The variables that the last optimizer trains: all but the natural-gradient q(u)."""
+        return other_variables(self.trainable_variables, self.natgrad_layers)
+
+    def _stepper(self) -> Stepper:
+        updates = Updates(
+            self.natgrad_layers,
+            self.natgrad_optimizers,
+            self.optimizer,
+            self.other_variables(),
+            self.refused,
+        )
+        return choose_stepper(
+            updates, self.reducer, self.placement, self.aggregation, self.aggregated
+        )
+
+    # Of Keras, for mypy:
+    layers: list[tf.keras.layers.Layer]
+    variables: list[tf.Variable]
+    trainable_variables: list[tf.Variable]
+
+
+def _checked(optimizers: Sequence[Any], num_layers: int) -> list[Any]:
+    *natural, other = optimizers
+    remedy = (
+        f"give a list of one natdgp.NaturalGradient for each of the {num_layers} natgrad_layers, "
+        "then one Keras optimizer for all other parameters"
+    )
+    if isinstance(other, gpflow.optimizers.NaturalGradient):
+        raise TypeError(f"the last optimizer is a {type(other).__name__}; {remedy}")
+    for one in natural:
+        if not isinstance(one, gpflow.optimizers.NaturalGradient):
+            raise TypeError(f"{type(one).__name__} is no natural-gradient optimizer; {remedy}")
+    if len(natural) != num_layers:
+        raise ValueError(f"there are {len(natural)} natural-gradient optimizers; {remedy}")
+    return [
+        *(
+            one
+            if isinstance(one, NaturalGradient)
+            else NaturalGradient(one.gamma, one.xi_transform)
+            for one in natural
+        ),
+        other,
+    ]
+
+
+class LossOfLayers(NaturalGradientTraining):
+    """Training of models whose loss their layers add up, as GPflux's do."""
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """One step of all optimizers on one batch; returns Keras' metrics.
+
+        :raises ValueError: for sample weights that no loss would heed.
+        """
+        x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
+        self._refuse_unused(sample_weight)
+        layers, others = self.natgrad_layers, self.other_variables()
+        parameters = [(layer.q_mu, layer.q_sqrt) for layer in layers]
+        q = [one.unconstrained_variable for pair in parameters for one in pair]
+        posteriors = [posterior_of(layer) for layer in layers]
+        with tf.GradientTape() as tape:
+            tape.watch(q)  # also where GPflow's optimizers were told to leave it alone
+            y_pred = self(x, training=True)  # type: ignore[operator]
+            loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
+        by_q, by_others = with_zeros(tape.gradient(loss, (q, others)), (q, others))
+        gradients = Gradients(
+            tuple(
+                Posterior(
+                    constrained_gradient(by_q[2 * index], q_mu),
+                    constrained_gradient(by_q[2 * index + 1], q_sqrt),
+                )
+                for index, (q_mu, q_sqrt) in enumerate(parameters)
+            ),
+            tuple(by_others),
+        )
+        examples = tf.shape(tf.nest.flatten(x)[0])[0]
+        self._stepper().step(posteriors, gradients, loss, examples, self.step)
+        self.step.assign_add(1)
+        metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
+            x, y, y_pred, sample_weight
+        )
+        return metrics
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """The loss, which GPflux's layers add in training mode alone, and Keras' metrics."""
+        x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
+        self._refuse_unused(sample_weight)
+        y_pred = self(x, training=True)  # type: ignore[operator]
+        self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
+        metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
+            x, y, y_pred, sample_weight
+        )
+        return metrics
+
+    def _refuse_unused(self, sample_weight: Any) -> None:
+        if sample_weight is not None and getattr(self, "loss", None) is None:
+            raise ValueError(
+                "sample_weight has no effect on losses that layers add, which are means over rows; "
+                "leave it out, or use natdgp's own deep GP, whose bound takes weights"
+            )
+
+    def save_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """As Keras'; in HDF5, where Keras trips over GPflow's equal names, by number."""
+        if _is_hdf5(filepath, kwargs.get("save_format")):
+            import h5py
+
+            with h5py.File(filepath, "w") as file:
+                for number, value in enumerate(self.get_weights()):  # type: ignore[attr-defined]
+                    file[f"weight_{number}"] = value
+            return
+        super().save_weights(filepath, *args, **kwargs)  # type: ignore[misc]
+
+    def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        """The inverse of :meth:`save_weights`."""
+        if _is_hdf5(filepath, None):
+            import h5py
+
+            with h5py.File(filepath, "r") as file:
+                values = [np.asarray(file[f"weight_{number}"]) for number in range(len(file))]
+            self.set_weights(values)  # type: ignore[attr-defined]
+            return None
+        return super().load_weights(filepath, *args, **kwargs)  # type: ignore[misc]
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Keras cannot save a model of GP layers as a whole.
+
+        :raises NotImplementedError: always, with what to do.
+        """
+        raise NotImplementedError(
+            "Keras cannot save a model of GP layers as a whole: their kernels are no Keras "
+            "objects; use save_weights, build the model anew and use load_weights"
+        )
+
+
+def _is_hdf5(path: Any, save_format: str | None) -> bool:
+    return save_format == "h5" or (save_format is None and str(path).endswith((".h5", ".hdf5")))
+
+
+class NatGradModel(LossOfLayers, tf.keras.Model):
+    """A drop-in for `tf.keras.Model` where GPflux models are put together the functional way.
+
+    As GPflux's class of this name, in its `model_class` too, with natdgp's steps: their lengths
+    refer to the whole ELBO, not to its mean over rows. ::
+
+        model = deep_gp.as_training_model(model_class=NatGradModel)
+        model.compile([NaturalGradient(0.1), tf.keras.optimizers.Adam(0.01)])
+        model.fit({"inputs": X, "targets": Y})
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Arguments are `tf.keras.Model`'s."""
+        super().__init__(*args, **kwargs)
+        self._start_counting()
+        self.distribute(OneProcess())
+
+
+class NatGradWrapper(LossOfLayers, tf.keras.Model):
+    """Wraps a Keras model of GPflux layers, as GPflux's class of this name does. ::
+
+    model = NatGradWrapper(base_model)
+    model.compile(tf.keras.optimizers.Adam(0.01), gamma=0.1)
+    model.fit({"inputs": X, "targets": Y})
+    """
+
+    def __init__(
+        self,
+        base_model: tf.keras.Model,
+        natgrad_layers: Sequence[gpflux.layers.GPLayer] | bool = True,
+        name: str | None = None,
+    ) -> None:
+        """:param base_model: a Keras model with GPflux layers.
+        :param natgrad_layers: whose q(u) natural gradients train; True for all, False for none.
+        :param name: of the model.
+        """
+        super().__init__(name=name)
+        self.base_model = base_model
+        self.natgrad_layers = natgrad_layers
+        self._start_counting()
+        self.distribute(OneProcess())
+
+    @property
+    def layers(self) -> list[tf.keras.layers.Layer]:  # type: ignore[override]
+        """Those of the wrapped model."""
+        base_model = self.__dict__.get("base_model")
+        return super().layers if base_model is None else base_model.layers
+
+    def call(self, data: Any, training: bool | None = None) -> Any:
+        """What the base model makes of the data."""
+        return self.base_model.call(data, training=training)
