@@ -1,13 +1,11 @@
-"""Shows how far a rank is."""
+"""Shows how far a rank is in Determined's workloads."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import tensorflow as tf
 from determined import workload
 
-from natdgp.distributed.heartbeat import Heartbeat, Phase
+from natdgp.distributed.heartbeat import Phase
+from natdgp.training.heartbeat_callback import HeartbeatCallback
 
 _PHASES = {
     workload.Workload.Kind.RUN_STEP: Phase.TRAINING,
@@ -15,49 +13,14 @@ _PHASES = {
 }
 
 
-class HeartbeatCallback(tf.keras.callbacks.Callback):
-    """Notes every batch of training and validation that begins or ends."""
-
-    def __init__(self, heartbeat: Heartbeat, steps: int) -> None:
-        """:param heartbeat: this rank's.
-        :param steps: training steps completed before.
-        """
-        super().__init__()
-        self._heartbeat = heartbeat
-        self._steps = steps
+class WorkloadHeartbeat(HeartbeatCallback):
+    """Notes the workloads too."""
 
     def during(self, workloads: workload.Stream) -> workload.Stream:
         """The same workloads; what goes on between them, and saving, may take any time."""
-        self._heartbeat.wait()
+        self.wait()
         for work, respond in workloads:
             if phase := _PHASES.get(work.kind):
                 self._heartbeat.begin(phase, self._steps)
             yield work, respond
-            self._heartbeat.wait()
-
-    def end(self) -> None:
-        """Nothing that others wait for is left to do."""
-        self._heartbeat.end()
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._heartbeat.begin(Phase.TRAINING, self._steps)
-
-    def arrive(self) -> None:
-        """The rank has done its part of a collective, and waits for the others'."""
-        self._heartbeat.note()
-
-    def compare(self) -> None:
-        """Ranks compare what they hold before they save: each is at work until all have."""
-        self._heartbeat.begin(Phase.TRAINING, self._steps)
-
-    def end_batch(self) -> None:
-        """A training batch ends. The controller says so once the other callbacks are done; Keras
-        would only when the next workload is there."""
-        self._steps += 1
-        self._heartbeat.finish(self._steps)
-
-    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._heartbeat.begin(Phase.VALIDATING, self._steps)
-
-    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        self._heartbeat.finish(self._steps)
+            self.wait()

@@ -93,7 +93,8 @@ class DeepGP(tf.Module):
         F = X[None]  # [1, n, D]: the first layer is computed once for all samples
         for index, layer in enumerate(self.f_layers[:-1]):
             F = layer.propagate(F, q[index], draws, index)
-        return self.f_layers[-1].propagate_marginals(F, q[-1])
+        f: tuple[tf.Tensor, tf.Tensor] = self.f_layers[-1].propagate_marginals(F, q[-1])
+        return f
 
     def predictive_marginals(
         self, X: tf.Tensor, num_samples: int, stream: Stream = Stream.PREDICTION

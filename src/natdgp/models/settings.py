@@ -10,6 +10,7 @@ from natdgp.fields import Frozen, PositiveFloat, PositiveInt
 from natdgp.likelihoods.gaussian import GaussianSettings
 from natdgp.likelihoods.registry import LikelihoodSettings
 
+
 class KernelSettings(Frozen):
     """The kernel of every layer; each layer has parameters of its own."""
 

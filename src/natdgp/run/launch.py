@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -80,7 +79,7 @@ def run_on_slots(
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
     began = time.monotonic()
-    with alone(console, folder, slots) as lock, tempfile.TemporaryFile(buffering=0) as file:
+    with alone(console, folder, slots) as (lock, _), tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)
         orders = Orders(
             parent=os.getpid(),
@@ -122,7 +121,6 @@ def _started(
     fixed = {
         "PYTHONSAFEPATH": "1",  # what lies in the user's folder is no module of ours
         "PYTHONUNBUFFERED": "1",  # what a rank that is killed has said is there
-        **_for_determined(),
     }
     with contextlib.ExitStack() as stack:
         ranks: list[Rank] = []
@@ -140,16 +138,6 @@ def _started(
             stack.callback(_end, process)
             ranks.append(Rank(process, said))
         yield ranks
-
-
-def _for_determined() -> dict[str, str]:
-    """What its launcher tells its controller; for as long as that one drives the ranks."""
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind(("", 0))
-        ports = one.getsockname()[1], other.getsockname()[1]
-    names = ("INTER_TRAIN_PROCESS_COMM_PORT_1", "INTER_TRAIN_PROCESS_COMM_PORT_2")
-    return {"USE_HOROVOD": "1", **dict(zip(names, map(str, ports), strict=True))}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

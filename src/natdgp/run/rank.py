@@ -68,32 +68,39 @@ def _lead(orders: Orders, channel: RankChannel) -> int:
     from natdgp.data.table import DataError
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import train_and_report
+    from natdgp.settings.experiment import read_experiment
+    from natdgp.training.diagnosis import BadBatch
 
     sys.argv = orders.command  # the manifest tells what the user asked for
     console = Console(width=orders.width, highlight=False, markup=False, emoji=False)
     try:
         folder = RunFolder.open(Path(orders.folder))
         return train_and_report(
-            console, folder, live=orders.live, channel=channel, of_search=orders.of_search
+            console,
+            folder,
+            read_experiment(folder.config),
+            live=orders.live,
+            channel=channel,
+            of_search=orders.of_search,
         )
-    except (FolderError, DataError, DamagedCheckpoint) as error:
+    except (FolderError, DataError, BadBatch, DamagedCheckpoint) as error:
         status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
         sys.stderr.write(f"{command}{error}\n")
         return status
 
 
 def _follow(root: Path, channel: RankChannel) -> None:
-    import determined as det
-
     from natdgp.checkpoint.checksums import DamagedCheckpoint
     from natdgp.data.table import DataError
     from natdgp.run.local_training import follow
     from natdgp.run.run_folder import FolderError, RunFolder
-    from natdgp.settings import read_experiment
+    from natdgp.settings.experiment import read_experiment
+    from natdgp.training.diagnosis import BadBatch, TrainingFailure
 
     folder = RunFolder.open(root)
     # the same on every rank; rank 0 tells it
-    with contextlib.suppress(det.InvalidHP, DataError, FolderError, DamagedCheckpoint):
+    told = (TrainingFailure, DataError, BadBatch, FolderError, DamagedCheckpoint)
+    with contextlib.suppress(*told):
         follow(read_experiment(folder.config), folder, channel)
 
 

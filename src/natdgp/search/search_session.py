@@ -13,10 +13,10 @@ from rich.console import Console
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
-from natdgp.run.local_training import copy_trial_code, find_trial_code
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError, write_yaml
 from natdgp.run.run_session import located
+from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.search.event_log import EventLog, fingerprint_of
 from natdgp.search.optuna_study import write_study
 from natdgp.search.runner import Runner
@@ -47,8 +47,7 @@ def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
     fingerprint_of(data)  # which has to be there
     folder = SearchFolder.create(out, search.config["name"])
     try:
-        if found is not None:
-            copy_trial_code(found, source, folder.code)
+        copy_trial_code(found, source, folder.code)
         write_yaml(folder.config, {**search.config, "data": data})
     except BaseException:
         shutil.rmtree(folder.root)

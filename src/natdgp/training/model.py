@@ -61,7 +61,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         """Mean and variance of y, [n, Q] each, standardised."""
         X, *_ = self._rows(inputs)
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
-        return self.deep_gp.likelihood.mean_and_variance(mean, var)
+        y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
+        return y
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
@@ -148,9 +149,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         finally:
             tf.keras.backend.set_floatx(before)
 
-    def _rows(
-        self, data: Any
-    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
+    def _rows(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
         """Inputs, targets, positions and weights of a batch."""
         x, Y, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         positions = None
