@@ -51,7 +51,7 @@ from natdgp.run.devices import shares_of
 from natdgp.run.run_folder import write_yaml
 from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_session import new_search, search_and_report
 from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search, read_search
@@ -144,7 +144,7 @@ def _life(state: SearchState, recorded: Values, number: int) -> Iterator[SearchE
         yield TrialValidated(number, steps, steps, value)
         if trial.to_end is not None:
             break
-    yield TrialEnded(number, trial.to_end or Ending.COMPLETED)
+    yield TrialEnded(number, trial.to_end or TrialEnding.COMPLETED)
 
 
 def best(state: SearchState) -> float:

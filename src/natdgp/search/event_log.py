@@ -14,7 +14,7 @@ from natdgp.data.table import DataError
 from natdgp.run.durable_files import append_line, saving
 from natdgp.run.run_folder import FolderError
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search
 
@@ -104,7 +104,7 @@ _KINDS = {TrialValidated: "validated", TrialEnded: "ended"}
 def _event_from(entry: dict[str, Any]) -> SearchEvent:
     if entry.pop("event") == "validated":
         return TrialValidated(**entry)
-    return TrialEnded(entry["trial"], Ending(entry["ending"]), entry["reason"])
+    return TrialEnded(entry["trial"], TrialEnding(entry["ending"]), entry["reason"])
 
 
 def _identity_of(search: Search) -> str:

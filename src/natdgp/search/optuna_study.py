@@ -20,16 +20,15 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from natdgp.run.durable_files import NotSaved, saving, settle, write_whole
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
 from natdgp.search.search_state import SearchState, Trial
 from natdgp.settings.domains import Categorical, Domain, Double, Int, Log
 
 _STATES: Final = {
-    None: TrialState.RUNNING,
-    Ending.COMPLETED: TrialState.COMPLETE,
-    Ending.STOPPED: TrialState.PRUNED,
-    Ending.INVALID: TrialState.FAIL,
-    Ending.FAILED: TrialState.FAIL,
+    "open": TrialState.RUNNING,
+    "completed": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
+    "invalid": TrialState.FAIL,
+    "failed": TrialState.FAIL,
 }
 
 
@@ -40,7 +39,7 @@ def write_study(folder: SearchFolder, state: SearchState) -> None:
     """
     storage = RDBStorage("sqlite://")  # in memory, where nothing is in the way
     study = _study_of(state, storage, state.search.config["name"])
-    study.add_trials([_frozen(state, trial, _STATES[trial.ending]) for trial in state.trials])
+    study.add_trials([_frozen(state, trial, _STATES[trial.status]) for trial in state.trials])
     aside = folder.database.with_name(f".{folder.database.name}.partial")
     memory = storage.engine.raw_connection()
     assert memory.driver_connection is not None, "just opened"
@@ -106,13 +105,9 @@ def _param(domain: Domain, value: Any) -> Any:
     return plain(value)
 
 
-Plot = Callable[[optuna.Study, str], Any]
-
-
 def _rungs(study: optuna.Study, metric: str) -> Any:
-    return visualization.plot_intermediate_values(study).update_layout(
-        yaxis_title=metric, xaxis_title="step"
-    )
+    figure = visualization.plot_intermediate_values(study)
+    return figure.update_layout(yaxis_title=metric, xaxis_title="step")
 
 
 def _importances(study: optuna.Study, metric: str) -> Any:
@@ -123,7 +118,7 @@ def _importances(study: optuna.Study, metric: str) -> Any:
         )
 
 
-PLOTS: Final[dict[str, tuple[Plot, str]]] = {
+PLOTS: Final[dict[str, tuple[Callable[[optuna.Study, str], Any], str]]] = {
     "History": (
         lambda study, metric: visualization.plot_optimization_history(study, target_name=metric),
         "The best value of every trial, in the order of the trials.",

@@ -15,7 +15,7 @@ from natdgp.run.verdicts import Verdicts
 from natdgp.search.event_log import EventLog
 from natdgp.search.job import PROGRAM, Job, run_folder_of, saved_steps, validations_of
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import (
     SearchEvent,
     Trial,
@@ -108,7 +108,7 @@ class Runner:
         try:
             run = run_folder_of(self.state.search, self._folder, trial)
         except SettingsError as error:
-            self._take(TrialEnded(trial.number, Ending.INVALID, str(error)))
+            self._take(TrialEnded(trial.number, TrialEnding.INVALID, str(error)))
             return
         saved = saved_steps(run)
         self._hear(trial, run, up_to=saved)  # what lies beyond will be reported again
@@ -147,15 +147,15 @@ class Runner:
         if trial.to_end is not None and saved_steps(job.run) == trial.last_validation:
             return TrialEnded(trial.number, trial.to_end)
         if trial.to_end is None and status == 0:
-            return TrialEnded(trial.number, Ending.COMPLETED)
+            return TrialEnded(trial.number, TrialEnding.COMPLETED)
         if status == REFUSED:
             self.failure = self.failure or f"trial {trial.number}: {job.last_line}"
         if self._ends_early:
             return None
         if (why := job.invalid_because) is not None:
-            return TrialEnded(trial.number, Ending.INVALID, why)
+            return TrialEnded(trial.number, TrialEnding.INVALID, why)
         why = f"ended by {signal.Signals(-status).name}" if status < 0 else job.last_line
-        return TrialEnded(trial.number, Ending.FAILED, why)
+        return TrialEnded(trial.number, TrialEnding.FAILED, why)
 
     def _judge(self, trial: Trial, run: RunFolder) -> None:
         """Let it go on after its last validation, or save and end."""

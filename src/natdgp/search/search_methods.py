@@ -15,7 +15,7 @@ from natdgp.settings.brackets import Bracket, brackets_of
 from natdgp.settings.searchers import GridSearcher, HalvingSearcher, RandomSearcher
 
 
-class Ending(str, Enum):
+class TrialEnding(str, Enum):
     """How a trial ended."""
 
     COMPLETED = "completed"
@@ -29,7 +29,7 @@ class Decision:
     """Numbers of trials to create, and how the trial that was validated is to end, if it is."""
 
     created: tuple[int, ...] = ()
-    ending: Ending | None = None
+    ending: TrialEnding | None = None
 
 
 class SearchMethod:
@@ -62,10 +62,10 @@ class SearchMethod:
         """
         return Decision()
 
-    def ended(self, trial: int, ending: Ending) -> Decision:
+    def ended(self, trial: int, ending: TrialEnding) -> Decision:
         """A trial ended."""
         self._open.discard(trial)
-        self._left += ending is Ending.INVALID and self.replaces_invalid
+        self._left += ending is TrialEnding.INVALID and self.replaces_invalid
         return Decision(self._create())
 
     def rung(self, trial: int) -> str:
@@ -118,13 +118,13 @@ class SuccessiveHalving(SearchMethod):
         self._open.discard(trial)
         return Decision(self._create(), ending)
 
-    def ended(self, trial: int, ending: Ending) -> Decision:
+    def ended(self, trial: int, ending: TrialEnding) -> Decision:
         """A new trial begins in the place of an invalid one, or of one that fails unstopped."""
-        if ending is Ending.INVALID:
+        if ending is TrialEnding.INVALID:
             for rung in self._rungs:
                 rung[:] = [entry for entry in rung if entry[1] != trial]
             return super().ended(trial, ending)
-        if ending is Ending.FAILED and trial in self._open:
+        if ending is TrialEnding.FAILED and trial in self._open:
             self._insert(self._reached[trial], trial, math.inf)
             return super().ended(trial, ending)
         self._open.discard(trial)
@@ -159,7 +159,7 @@ class SuccessiveHalving(SearchMethod):
             end = length + chances[rung] * (end - length)
         return end
 
-    def _judge(self, trial: int, length: int, value: float) -> Ending | None:
+    def _judge(self, trial: int, length: int, value: float) -> TrialEnding | None:
         """Pass all rungs that the trial has reached: validations may skip some."""
         for rung in range(self._reached[trial], len(self._rungs)):
             if length < self._bracket.rungs[rung]:
@@ -167,9 +167,9 @@ class SuccessiveHalving(SearchMethod):
             place = self._insert(rung, trial, value)
             self._reached[trial] = rung + 1
             if rung + 1 == len(self._rungs):
-                return Ending.COMPLETED
+                return TrialEnding.COMPLETED
             if place >= max(int(len(self._rungs[rung]) / self._bracket.divisor), 1):
-                return Ending.STOPPED
+                return TrialEnding.STOPPED
         return None
 
     def _insert(self, rung: int, trial: int, value: float) -> int:

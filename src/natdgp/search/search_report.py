@@ -14,7 +14,7 @@ from natdgp.run.run_folder import Checkpoint, RunFolder, link_to
 from natdgp.search.optuna_study import plain, write_page
 from natdgp.search.search_display import point_in_words, trials_in_words
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending, most_trials
+from natdgp.search.search_methods import TrialEnding, most_trials
 from natdgp.search.search_state import SearchState, Trial
 
 
@@ -28,7 +28,7 @@ def report_search(console: Console, folder: SearchFolder, state: SearchState) ->
     states = [trial.status for trial in state.trials]
     counts = ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states))
     lines.append(f"{trials_in_words(len(states))} ({counts}), {state.steps:,} steps")
-    replaced = (t.ending is Ending.INVALID and t.method.replaces_invalid for t in state.trials)
+    replaced = (t.ending is TrialEnding.INVALID and t.method.replaces_invalid for t in state.trials)
     if (fewer := most_trials(state.search) - len(states) + sum(replaced)) > 0:
         lines.append(
             f"{trials_in_words(fewer)} never began: halving begins one where another "

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from natdgp.search.search_methods import Decision, Ending, SearchMethod, methods_of, most_trials
+from natdgp.search.search_methods import (
+    Decision,
+    SearchMethod,
+    TrialEnding,
+    methods_of,
+    most_trials,
+)
 from natdgp.settings import Search
 from natdgp.settings.searchers import GridSearcher
 from natdgp.settings.space import Point, place_of, value_at
@@ -32,7 +38,7 @@ class TrialEnded:
     """A trial ended; if it is invalid or failed, for a reason."""
 
     trial: int
-    ending: Ending
+    ending: TrialEnding
     reason: str | None = None
 
 
@@ -61,9 +67,9 @@ class Trial:
     """The one that created it, and alone hears of it."""
     values: dict[int, float] = field(default_factory=dict)
     """The searched metric after so many steps."""
-    to_end: Ending | None = None
+    to_end: TrialEnding | None = None
     """How it is to end after its last validation; None: it goes on."""
-    ending: Ending | None = None
+    ending: TrialEnding | None = None
     reason: str | None = None
 
     @property
@@ -111,7 +117,7 @@ class SearchState:
             trial.to_end = trial.to_end or decision.ending  # which stands, whatever comes late
         else:
             trial.ending, trial.reason = event.ending, event.reason
-            replaced = event.ending is Ending.INVALID and trial.method.replaces_invalid
+            replaced = event.ending is TrialEnding.INVALID and trial.method.replaces_invalid
             self.invalid_in_a_row = self.invalid_in_a_row + 1 if replaced else 0
             decision = trial.method.ended(event.trial, event.ending)
         self._create(trial.method, decision)
@@ -168,7 +174,7 @@ class SearchState:
 
     def best_of(self, trial: Trial) -> tuple[int, float] | tuple[None, None]:
         """The steps at which a trial was best, and its value there; an invalid one has none."""
-        values = {} if trial.ending is Ending.INVALID else trial.values
+        values = {} if trial.ending is TrialEnding.INVALID else trial.values
         steps = min(values, key=lambda steps: self.rank(values[steps]), default=None)
         return (None, None) if steps is None else (steps, values[steps])
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from natdgp.run.run_folder import write_yaml
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search, read_search
 
@@ -77,14 +77,14 @@ RANDOM = {"name": "random", "metric": "val_nlpd", "max_length": {"batches": 6}, 
 EVENTS: tuple[SearchEvent, ...] = (
     TrialValidated(0, 2, 2, 3.5),
     TrialValidated(0, 6, 6, 3.75),
-    TrialEnded(0, Ending.COMPLETED),
+    TrialEnded(0, TrialEnding.COMPLETED),
     TrialValidated(2, 2, 2, 1.25),
-    TrialEnded(1, Ending.INVALID, "gamma is too long"),
+    TrialEnded(1, TrialEnding.INVALID, "gamma is too long"),
     TrialValidated(2, 6, 6, 1.0),
-    TrialEnded(2, Ending.COMPLETED),
-    TrialEnded(3, Ending.FAILED, "ValueError"),
+    TrialEnded(2, TrialEnding.COMPLETED),
+    TrialEnded(3, TrialEnding.FAILED, "ValueError"),
     TrialValidated(4, 2, 2, 1.0),
-    TrialEnded(4, Ending.COMPLETED),
+    TrialEnded(4, TrialEnding.COMPLETED),
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from natdgp.run.run_folder import FolderError
 from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search
 from tests.unit.search.conftest import CONFIG, EVENTS, RANDOM, Write
@@ -24,7 +24,7 @@ def test_the_state_is_replayed_from_the_events(folder: SearchFolder, search: Sea
         log.take(event)
         assert _trials(EventLog(folder, search).state) == _trials(log.state)
     trial = EventLog(folder, search).state.trials[1]
-    assert (trial.ending, trial.reason) == (Ending.INVALID, "gamma is too long")
+    assert (trial.ending, trial.reason) == (TrialEnding.INVALID, "gamma is too long")
 
 
 def test_what_is_no_number_is_remembered_as_such(folder: SearchFolder, search: Search) -> None:
@@ -82,7 +82,7 @@ def test_a_damaged_line_is_told(folder: SearchFolder, search: Search, line: str)
 def test_the_events_of_another_search_are_refused(
     folder: SearchFolder, search: Search, search_of: Write, other: dict[str, Any]
 ) -> None:
-    EventLog(folder, search).take(TrialEnded(0, Ending.COMPLETED))
+    EventLog(folder, search).take(TrialEnded(0, TrialEnding.COMPLETED))
     with pytest.raises(FolderError, match=r"events\.jsonl remembers another search"):
         EventLog(folder, search_of(**{"searcher": RANDOM, **other}))
     EventLog(folder, search)

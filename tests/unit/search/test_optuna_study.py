@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from natdgp.run.durable_files import NotSaved
 from natdgp.search.optuna_study import PLOTS, write_page, write_study
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import TrialEnded, TrialValidated
 from natdgp.settings import Search
 from tests.conftest import fill
@@ -51,7 +51,7 @@ def test_a_stopped_trial_counts_as_pruned_and_larger_may_be_better(
     folder: SearchFolder, search_of: Write
 ) -> None:
     searcher = {**RANDOM, "metric": "val_elbo_per_datum", "smaller_is_better": False}
-    events = (TrialValidated(0, 2, 2, 0.5), TrialEnded(0, Ending.STOPPED))
+    events = (TrialValidated(0, 2, 2, 0.5), TrialEnded(0, TrialEnding.STOPPED))
     write_study(folder, state_after(search_of(searcher=searcher), events))
     study = _study(folder)
     assert study.direction is optuna.study.StudyDirection.MAXIMIZE
@@ -62,7 +62,7 @@ def test_a_stopped_trial_counts_as_pruned_and_larger_may_be_better(
 def test_study_and_page_bear_what_is_no_number(
     folder: SearchFolder, search: Search, value: float
 ) -> None:
-    first = (TrialValidated(0, 2, 2, value), TrialEnded(0, Ending.COMPLETED))
+    first = (TrialValidated(0, 2, 2, value), TrialEnded(0, TrialEnding.COMPLETED))
     state = state_after(search, (*first, *EVENTS[3:]))
     write_study(folder, state)
     assert _study(folder).trials[0].state is TrialState.FAIL

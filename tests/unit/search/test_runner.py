@@ -21,7 +21,7 @@ from natdgp.search.event_log import EventLog
 from natdgp.search.job import experiment_of, run_folder_of
 from natdgp.search.runner import INVALID_IN_A_ROW, Runner
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_report import write_leaderboard
 from natdgp.search.search_session import PATIENCE
 from natdgp.search.search_state import (
@@ -132,7 +132,10 @@ def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
     search = search_of()
     straight = claim(tmp_path / "straight", search)
     expected = go_on(straight)
-    assert {trial.ending for trial in expected.trials} == {Ending.COMPLETED, Ending.STOPPED}
+    assert {trial.ending for trial in expected.trials} == {
+        TrialEnding.COMPLETED,
+        TrialEnding.STOPPED,
+    }
 
     broken, moments = claim(tmp_path / "broken", search), random.Random(3)
     at = [killed_after(broken, moments.randint(1, 5), moments.uniform(0, 0.02)) for _ in range(20)]
@@ -206,18 +209,18 @@ def test_jobs_are_under_way_at_once_and_share_what_there_is(
 
 @pytest.mark.parametrize(
     ("ending", "reason"),
-    [(Ending.INVALID, "gamma is too long"), (Ending.FAILED, "ValueError: of its own")],
+    [(TrialEnding.INVALID, "gamma is too long"), (TrialEnding.FAILED, "ValueError: of its own")],
 )
 def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
-    search_of: Write, tmp_path: Path, ending: Ending, reason: str
+    search_of: Write, tmp_path: Path, ending: TrialEnding, reason: str
 ) -> None:
     search = search_of(searcher={**RANDOM, "max_trials": 8}, description=ending.value)
     state = go_on(claim(tmp_path / "search", search), jobs=2)
     wrong = [trial for trial in state.trials if trial.ending is ending]
     assert wrong
     assert {trial.reason for trial in wrong} == {reason}
-    completed = [trial for trial in state.trials if trial.ending is Ending.COMPLETED]
-    assert len(completed) == (8 if ending is Ending.INVALID else 8 - len(wrong))
+    completed = [trial for trial in state.trials if trial.ending is TrialEnding.COMPLETED]
+    assert len(completed) == (8 if ending is TrialEnding.INVALID else 8 - len(wrong))
     assert state.ranked()[-1] in wrong
 
 
@@ -227,7 +230,7 @@ def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
     notes = Notes()
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="killed"))
     state = go_on(folder, notes=notes)
-    killed = [trial for trial in state.trials if trial.ending is Ending.FAILED]
+    killed = [trial for trial in state.trials if trial.ending is TrialEnding.FAILED]
     assert killed
     assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
 
@@ -237,9 +240,9 @@ def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
 ) -> None:
     """One that validates at its end is judged to be at the top before it saves."""
     state = go_on(claim(tmp_path / "search", search_of(description="full")))
-    assert {trial.to_end for trial in state.trials} == {Ending.STOPPED, Ending.COMPLETED}
+    assert {trial.to_end for trial in state.trials} == {TrialEnding.STOPPED, TrialEnding.COMPLETED}
     for trial in state.trials:
-        assert (trial.ending, trial.reason) == (Ending.FAILED, "no space left")
+        assert (trial.ending, trial.reason) == (TrialEnding.FAILED, "no space left")
 
 
 def test_a_point_that_is_no_settings_is_invalid_without_a_process(
@@ -253,7 +256,7 @@ def test_a_point_that_is_no_settings_is_invalid_without_a_process(
     monkeypatch.setattr("natdgp.search.job.experiment_of", refuse)
     notes = Notes()
     state = go_on(claim(tmp_path / "search", search_of(searcher=RANDOM)), notes=notes)
-    assert state.trials[1].ending is Ending.INVALID
+    assert state.trials[1].ending is TrialEnding.INVALID
     assert "a.b: received 3; is wrong" in str(state.trials[1].reason)
     assert notes.begun_trials == [0, 2, 3, 4]
 
@@ -286,7 +289,7 @@ def test_a_grid_has_all_its_points_tried_however_many_are_invalid(
     hyperparameters = {"global_batch_size": 32, "adam": {"learning_rate": rates}}
     search = search_of(searcher=searcher, hyperparameters=hyperparameters)
     endings = [trial.ending for trial in go_on(claim(tmp_path / "search", search)).trials]
-    assert endings == [Ending.INVALID] * (count - 1) + [Ending.COMPLETED]
+    assert endings == [TrialEnding.INVALID] * (count - 1) + [TrialEnding.COMPLETED]
 
 
 def test_a_request_that_is_wrong_ends_the_search_with_its_words(
@@ -312,7 +315,7 @@ def test_a_trial_that_exits_as_one_that_is_misused_has_failed(
     search_of: Write, tmp_path: Path
 ) -> None:
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="exits"))
-    failed = [trial for trial in go_on(folder).trials if trial.ending is Ending.FAILED]
+    failed = [trial for trial in go_on(folder).trials if trial.ending is TrialEnding.FAILED]
     assert {trial.reason for trial in failed} == {"of its own accord"}
 
 

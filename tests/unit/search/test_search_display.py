@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from natdgp.search.search_display import SearchDisplay
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_state import SearchState, TrialEnded, TrialStarted, TrialValidated
 from natdgp.settings import read_search
 from tests.conftest import REPOSITORY
@@ -32,8 +32,8 @@ def test_lines_tell_of_each_trial_and_the_best_so_far(search_of: Write) -> None:
     state, (console, screen) = SearchState(search_of()), _console(terminal=False)
     display = SearchDisplay(console, state, live=False)
     assert display.time_left() == "known after the first trial"
-    _shown(display, state, TrialValidated(0, 18, 18, 2.5), TrialEnded(0, Ending.COMPLETED))
-    _shown(display, state, TrialEnded(1, Ending.FAILED, "ValueError"))
+    _shown(display, state, TrialValidated(0, 18, 18, 2.5), TrialEnded(0, TrialEnding.COMPLETED))
+    _shown(display, state, TrialEnded(1, TrialEnding.FAILED, "ValueError"))
     text = screen.getvalue()
     assert "trial 0 begins: " in text
     assert "trial 0 completed at step 18, rung 3 of 3: val_nlpd 2.5000\n" in text

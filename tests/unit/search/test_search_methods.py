@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from natdgp.search.search_methods import (
     Decision,
-    Ending,
     SearchMethod,
     SuccessiveHalving,
+    TrialEnding,
 )
 from natdgp.settings.brackets import Bracket
 
@@ -30,15 +30,15 @@ def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -
         at[trial] = 0
     answer = Decision()
     for kind, trial, *rest in happenings:
-        over_at: Ending | None = None
+        over_at: TrialEnding | None = None
         more = 0
-        if kind == "ended" and rest[0] is Ending.INVALID:
+        if kind == "ended" and rest[0] is TrialEnding.INVALID:
             invalid.add(trial)
             over.add(trial)
             marks = [mark for mark in marks if mark[1] != trial]
             more = 1
         elif kind == "ended":
-            if rest[0] is Ending.FAILED and trial not in over:
+            if rest[0] is TrialEnding.FAILED and trial not in over:
                 marks.append((at[trial], trial, math.inf))
                 more = int(created - len(invalid) < bracket.max_trials)
             over.add(trial)
@@ -51,9 +51,9 @@ def reference(bracket: Bracket, happenings: list[Happening], *, smaller: bool) -
                 marks.append((at[trial], trial, value))
                 seen = sum(mark[0] == at[trial] for mark in marks)
                 if at[trial] == len(bracket.rungs) - 1:
-                    over_at = Ending.COMPLETED
+                    over_at = TrialEnding.COMPLETED
                 elif better >= max(math.floor(seen / bracket.divisor), 1):
-                    over_at = Ending.STOPPED
+                    over_at = TrialEnding.STOPPED
                 else:
                     at[trial] += 1
             if over_at is not None:
@@ -93,7 +93,7 @@ def records(draw: st.DrawFn) -> tuple[Bracket, list[Happening], bool]:
         elif any(other[:2] == ("ended", trial) for other in happenings):
             continue
         else:
-            happening = ("ended", trial, draw(st.sampled_from(Ending)))
+            happening = ("ended", trial, draw(st.sampled_from(TrialEnding)))
         happenings.append(happening)
         trials += len(reference(bracket, happenings, smaller=smaller).created)
     return bracket, happenings, smaller
@@ -131,7 +131,7 @@ def halving() -> SuccessiveHalving:
 
 def test_the_first_at_a_rung_goes_on_and_a_worse_one_stops(halving: SuccessiveHalving) -> None:
     assert halving.validated(0, 1, 5.0) == Decision()
-    assert halving.validated(1, 1, 6.0) == Decision((3,), Ending.STOPPED)
+    assert halving.validated(1, 1, 6.0) == Decision((3,), TrialEnding.STOPPED)
     assert halving.validated(2, 1, 4.0) == Decision()
     assert halving.rung(0) == "1 of 3"
 
@@ -148,8 +148,8 @@ def test_a_validation_between_rungs_decides_nothing(halving: SuccessiveHalving) 
 
 
 def test_a_validation_may_pass_several_rungs_at_once(halving: SuccessiveHalving) -> None:
-    assert halving.validated(0, 9, 5.0) == Decision((3,), Ending.COMPLETED)
-    assert halving.validated(1, 5, 6.0) == Decision((4,), Ending.STOPPED)
+    assert halving.validated(0, 9, 5.0) == Decision((3,), TrialEnding.COMPLETED)
+    assert halving.validated(1, 5, 6.0) == Decision((4,), TrialEnding.STOPPED)
     assert (halving.rung(0), halving.rung(1)) == ("3 of 3", "1 of 3")
 
 
@@ -157,12 +157,12 @@ def test_the_values_of_an_invalid_trial_are_forgotten_and_another_takes_its_plac
     halving: SuccessiveHalving,
 ) -> None:
     halving.validated(0, 3, 1.0)
-    assert halving.ended(0, Ending.INVALID) == Decision((3,))
+    assert halving.ended(0, TrialEnding.INVALID) == Decision((3,))
     assert halving.validated(1, 3, 2.0) == Decision(), "it is the first again at both rungs"
 
 
 def test_a_failed_trial_counts_as_the_worst_at_its_rung(halving: SuccessiveHalving) -> None:
-    assert halving.ended(0, Ending.FAILED) == Decision((3,))
+    assert halving.ended(0, TrialEnding.FAILED) == Decision((3,))
     assert halving.rung(0) == "0 of 3"
     assert halving.validated(1, 1, 1e300) == Decision()
 
@@ -173,15 +173,15 @@ def test_what_is_no_number_is_the_worst(value: float, *, smaller: bool) -> None:
     halving = SuccessiveHalving(THREE, itertools.count(), smaller_is_better=smaller)
     halving.start()
     assert halving.validated(0, 1, 5.0) == Decision()
-    assert halving.validated(1, 1, value) == Decision((3,), Ending.STOPPED)
+    assert halving.validated(1, 1, value) == Decision((3,), TrialEnding.STOPPED)
 
 
 def test_no_more_trials_than_allowed_begin() -> None:
     bracket = Bracket(rungs=(1, 3), divisor=3.0, max_trials=2, concurrent=1)
     halving = SuccessiveHalving(bracket, itertools.count(), smaller_is_better=True)
     assert halving.start() == Decision((0,))
-    assert halving.validated(0, 3, 1.0) == Decision((1,), Ending.COMPLETED)
-    assert halving.validated(1, 3, 2.0) == Decision((), Ending.STOPPED)
+    assert halving.validated(0, 3, 1.0) == Decision((1,), TrialEnding.COMPLETED)
+    assert halving.validated(1, 3, 2.0) == Decision((), TrialEnding.STOPPED)
 
 
 def _method(trials: int, concurrent: int, *, again: bool = True) -> SearchMethod:
@@ -192,17 +192,17 @@ def test_so_many_begin_and_each_that_ends_makes_room_for_another() -> None:
     method = _method(3, 2)
     assert method.start() == Decision((0, 1))
     assert method.validated(0, 10, 1.0) == Decision()
-    assert method.ended(1, Ending.COMPLETED) == Decision((2,))
-    assert method.ended(0, Ending.FAILED) == Decision()
-    assert method.ended(2, Ending.COMPLETED) == Decision()
+    assert method.ended(1, TrialEnding.COMPLETED) == Decision((2,))
+    assert method.ended(0, TrialEnding.FAILED) == Decision()
+    assert method.ended(2, TrialEnding.COMPLETED) == Decision()
 
 
 def test_a_failed_trial_makes_room_for_the_next_and_is_not_made_up_for() -> None:
     method = _method(3, 1)
     method.start()
-    assert method.ended(0, Ending.FAILED) == Decision((1,))
-    assert method.ended(1, Ending.FAILED) == Decision((2,))
-    assert method.ended(2, Ending.COMPLETED) == Decision()
+    assert method.ended(0, TrialEnding.FAILED) == Decision((1,))
+    assert method.ended(1, TrialEnding.FAILED) == Decision((2,))
+    assert method.ended(2, TrialEnding.COMPLETED) == Decision()
 
 
 def test_without_a_limit_all_begin() -> None:
@@ -212,11 +212,11 @@ def test_without_a_limit_all_begin() -> None:
 def test_an_invalid_point_gives_way_to_another() -> None:
     method = _method(1, 1)
     method.start()
-    assert method.ended(0, Ending.INVALID) == Decision((1,))
-    assert method.ended(1, Ending.COMPLETED) == Decision()
+    assert method.ended(0, TrialEnding.INVALID) == Decision((1,))
+    assert method.ended(1, TrialEnding.COMPLETED) == Decision()
 
 
 def test_an_invalid_point_of_a_grid_does_not() -> None:
     method = _method(2, 2, again=False)
     method.start()
-    assert method.ended(0, Ending.INVALID) == Decision()
+    assert method.ended(0, TrialEnding.INVALID) == Decision()

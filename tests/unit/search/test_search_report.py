@@ -13,7 +13,7 @@ from rich.console import Console
 from ruamel.yaml import YAML
 
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import Ending
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_report import report_search
 from natdgp.search.search_state import SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search
@@ -112,7 +112,7 @@ def test_a_search_without_a_checkpoint_says_so(folder: SearchFolder, search: Sea
 
 def test_a_search_without_a_value_says_so(folder: SearchFolder, search: Search) -> None:
     found, screen = _conclude(
-        folder, state_after(search, [TrialEnded(0, Ending.FAILED, "ValueError")])
+        folder, state_after(search, [TrialEnded(0, TrialEnding.FAILED, "ValueError")])
     )
     assert not found
     assert "No trial has a value" in screen
@@ -133,7 +133,7 @@ def test_trials_that_never_began_are_told(
 
 
 def _ended(trial: int) -> TrialEnded:
-    return TrialEnded(trial, Ending.COMPLETED)
+    return TrialEnded(trial, TrialEnding.COMPLETED)
 
 
 @pytest.mark.parametrize("searcher", [RANDOM, {**RANDOM, "name": "grid"}])
@@ -145,7 +145,7 @@ def test_invalid_trials_are_none_that_never_began(
     }
     batches = {"type": "categorical", "vals": [32, 64, 96, 128]}
     search = search_of(searcher=searcher, hyperparameters={"global_batch_size": batches})
-    state = state_after(search, [TrialEnded(0, Ending.INVALID, "why")])
+    state = state_after(search, [TrialEnded(0, TrialEnding.INVALID, "why")])
     while state.open:
         number = state.open[0].number
         state.take(TrialValidated(number, 6, 6, 1.0 + number))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from natdgp.search.search_methods import Ending, most_trials
+from natdgp.search.search_methods import TrialEnding, most_trials
 from natdgp.search.search_state import (
     SearchState,
     TrialEnded,
@@ -61,7 +61,7 @@ def test_trials_that_go_on_against_expectation_are_still_to_be_trained(search_of
     assert state.steps_left == 162 - 54
     for number in range(8):
         state.take(TrialValidated(number, 18, 18, 1.0))
-        state.take(TrialEnded(number, Ending.COMPLETED))
+        state.take(TrialEnded(number, TrialEnding.COMPLETED))
     assert state.steps_left == 12
     state.take(TrialValidated(8, 18, 18, 1.0))
     assert state.steps_left == 0
@@ -75,7 +75,7 @@ def test_trials_that_are_stopped_or_fail_leave_those_to_come(search_of: Write) -
     assert state.steps_left == round(8 * 2 + (1 + 8 / 3) * 4 + (1 + 8 / 3) / 3 * 12)
     state.take(TrialValidated(1, 2, 2, 2.0))  # stopped
     assert state.steps_left == round(7 * 2 + (1 + 7 / 3) * 4 + (1 + 7 / 3) / 3 * 12)
-    state.take(TrialEnded(2, Ending.FAILED))
+    state.take(TrialEnded(2, TrialEnding.FAILED))
     assert state.steps_left == 6 * 2 + 3 * 4 + 1 * 12
 
 
@@ -85,10 +85,10 @@ def test_what_is_left_shrinks_with_every_result(search_of: Write) -> None:
     assert state.steps_left == 24
     state.take(TrialValidated(0, 4, 4, 1.0))
     assert state.steps_left == 20
-    state.take(TrialEnded(0, Ending.FAILED))
+    state.take(TrialEnded(0, TrialEnding.FAILED))
     assert state.steps_left == 18
     for number in (1, 2, 3):
-        state.take(TrialEnded(number, Ending.COMPLETED))
+        state.take(TrialEnded(number, TrialEnding.COMPLETED))
     assert state.steps_left == 0
 
 
@@ -109,9 +109,9 @@ def test_each_bracket_hears_of_its_own_trials_alone(search_of: Write) -> None:
     assert len(state.trials) == 3
     for trial, length, value, to_end, trials in (
         (0, 1, 1.0, None, 3),
-        (1, 1, 2.0, Ending.STOPPED, 4),
+        (1, 1, 2.0, TrialEnding.STOPPED, 4),
         (2, 1, 9.0, None, 4),  # its first rung is 3
-        (2, 3, 9.0, Ending.COMPLETED, 5),
+        (2, 3, 9.0, TrialEnding.COMPLETED, 5),
     ):
         state.take(TrialValidated(trial, length, length, value))
         assert (state.trials[trial].to_end, len(state.trials)) == (to_end, trials)
@@ -123,16 +123,21 @@ def test_a_decision_that_ends_a_trial_stands_whatever_comes_late(search_of: Writ
     state = SearchState(search_of())
     for event in (TrialValidated(0, 2, 2, 1.0), TrialValidated(1, 2, 2, 9.0)):
         state.take(event)
-    assert [state.trials[n].to_end for n in (0, 1)] == [None, Ending.STOPPED]
+    assert [state.trials[n].to_end for n in (0, 1)] == [None, TrialEnding.STOPPED]
     state.take(TrialValidated(1, 4, 4, 0.5))
-    assert state.trials[1].to_end is Ending.STOPPED
+    assert state.trials[1].to_end is TrialEnding.STOPPED
 
 
 def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
     search_of: Write,
 ) -> None:
     state = SearchState(search_of(searcher={**RANDOM, "max_concurrent_trials": 3}))
-    endings = {2: Ending.INVALID, 0: Ending.INVALID, 1: Ending.COMPLETED, 3: Ending.INVALID}
+    endings = {
+        2: TrialEnding.INVALID,
+        0: TrialEnding.INVALID,
+        1: TrialEnding.COMPLETED,
+        3: TrialEnding.INVALID,
+    }
     counts = [state.invalid_in_a_row]
     for number, ending in endings.items():
         state.take(TrialEnded(number, ending))
