@@ -9,7 +9,7 @@ from natdgp.run.run_folder import FolderError
 from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_methods import TrialEnding
-from natdgp.search.search_state import SearchState, TrialEnded, TrialValidated
+from natdgp.search.search_state import SearchState, TrialValidated
 from natdgp.settings import Search
 from tests.unit.search.conftest import CONFIG, EVENTS, RANDOM, Write
 
@@ -74,7 +74,7 @@ def test_a_damaged_line_is_told(folder: SearchFolder, search: Search, line: str)
     "other",
     [
         {"name": "ripples"},
-        {"searcher": {**RANDOM, "max_trials": 5}},
+        {"searcher": {**RANDOM, "max_trials": 1}},
         {"reproducibility": {"experiment_seed": 6}},
         {"hyperparameters": {**CONFIG["hyperparameters"], "global_batch_size": 32}},
     ],
@@ -82,7 +82,8 @@ def test_a_damaged_line_is_told(folder: SearchFolder, search: Search, line: str)
 def test_the_events_of_another_search_are_refused(
     folder: SearchFolder, search: Search, search_of: Write, other: dict[str, Any]
 ) -> None:
-    EventLog(folder, search).take(TrialEnded(0, TrialEnding.COMPLETED))
+    for event in EVENTS:  # of which a search of one trial could make nothing
+        EventLog(folder, search).take(event)
     with pytest.raises(FolderError, match=r"events\.jsonl remembers another search"):
         EventLog(folder, search_of(**{"searcher": RANDOM, **other}))
     EventLog(folder, search)
