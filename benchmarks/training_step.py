@@ -59,10 +59,10 @@ from gpflow.kernels import SharedIndependent, SquaredExponential
 from natdgp.distributed.reducer import Reducer
 from natdgp.models.builder import TaskShape
 from natdgp.models.conditional import block_width
-from natdgp.models.deep_gp import GPLayer
+from natdgp.models.layers.gp import GPLayer
 from natdgp.settings.schema import Settings
-from natdgp.training.builder import build_optimizers, build_training_model
-from natdgp.training.model import NatGradModel
+from natdgp.training.assembly import build_optimizers, build_training_model
+from natdgp.training.model import DeepGPModel
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def our_model(
     X: FloatArray,
     reducer: Reducer | None = None,
     **natural_gradient: str,
-) -> NatGradModel:
+) -> DeepGPModel:
     """natdgp's model; its natural-gradient step is GPflow's, unless other settings are given."""
     settings = Settings.read(
         {
@@ -128,11 +128,11 @@ def our_model(
     )
     shape = TaskShape(num_data=NUM_DATA, input_dim=WIDTH, output_dim=1)
     model = build_training_model(settings, shape, np.ones(1), seed=0, X=X, reducer=reducer)
-    model.compile(optimizer=build_optimizers(settings, model, lambda adam: adam))
+    model.compile(optimizer=build_optimizers(settings, model))
     return model
 
 
-def our_step(model: NatGradModel, X: FloatArray, Y: FloatArray) -> Callable[[], Any]:
+def our_step(model: DeepGPModel, X: FloatArray, Y: FloatArray) -> Callable[[], Any]:
     """The training step on one batch of these rows, compiled into a graph."""
     batch = {
         "inputs": tf.constant(X),
@@ -143,11 +143,11 @@ def our_step(model: NatGradModel, X: FloatArray, Y: FloatArray) -> Callable[[], 
     return step
 
 
-def gpflux_side(ours: NatGradModel, X: FloatArray, Y: FloatArray) -> Side:
+def gpflux_side(ours: DeepGPModel, X: FloatArray, Y: FloatArray) -> Side:
     """Stock GPflux from the initial values of our model."""
     deep_gp = gpflux.models.DeepGP(
         [gpflux_layer(layer) for layer in ours.deep_gp.f_layers],
-        gpflow.likelihoods.Gaussian(float(ours.deep_gp.likelihood.variance.numpy())),
+        gpflow.likelihoods.Gaussian(float(ours.deep_gp.gpflow_likelihood.variance.numpy())),
     )
     model = deep_gp.as_training_model(gpflux.optimization.NatGradModel)
     model.natgrad_layers = True
@@ -175,7 +175,7 @@ def gpflux_layer(ours: GPLayer) -> gpflux.layers.GPLayer:
     return layer
 
 
-def gpytorch_side(ours: NatGradModel, X: FloatArray, Y: FloatArray) -> Side:
+def gpytorch_side(ours: DeepGPModel, X: FloatArray, Y: FloatArray) -> Side:
     """GPyTorch from the initial values of our model."""
     import gpytorch
     import torch
@@ -216,7 +216,7 @@ def gpytorch_side(ours: NatGradModel, X: FloatArray, Y: FloatArray) -> Side:
                 [Layer(layer, last=layer is layers[-1]) for layer in layers]
             )
             self.likelihood = gpytorch.likelihoods.GaussianLikelihood()
-            self.likelihood.noise = float(ours.deep_gp.likelihood.variance.numpy())
+            self.likelihood.noise = float(ours.deep_gp.gpflow_likelihood.variance.numpy())
 
         def forward(self, x: Any) -> Any:
             for layer in self.layers:

@@ -22,10 +22,10 @@ from natdgp.data.prepare import Rows
 from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.builder import TaskShape
 from natdgp.settings.schema import Settings
-from natdgp.training.aggregation import Aggregation
-from natdgp.training.builder import build_optimizers, build_training_model
+from natdgp.training.assembly import build_optimizers, build_training_model
 from natdgp.training.drift import Drift, check_drift
-from natdgp.training.model import NatGradModel
+from natdgp.training.model import DeepGPModel
+from natdgp.training.steppers import Aggregation
 from tests.conftest import FloatArray
 
 BATCH = 60
@@ -84,7 +84,7 @@ def rows(count: int, seed: int) -> Rows:
 TRAIN = rows(400, 0)
 
 
-def build(variant: dict[str, Any], reducer: Reducer) -> NatGradModel:
+def build(variant: dict[str, Any], reducer: Reducer) -> DeepGPModel:
     settings = Settings.read(
         {
             "global_batch_size": BATCH,
@@ -103,11 +103,11 @@ def build(variant: dict[str, Any], reducer: Reducer) -> NatGradModel:
         reducer=reducer,
         aggregation=variant.get("aggregation"),
     )
-    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    model.compile(optimizer=build_optimizers(settings, model))
     return model
 
 
-def train(model: NatGradModel, ranks: Reducer, steps: int = STEPS) -> list[float]:
+def train(model: DeepGPModel, ranks: Reducer, steps: int = STEPS) -> list[float]:
     batches = training_dataset(
         TRAIN,
         global_batch_size=BATCH,
@@ -120,7 +120,7 @@ def train(model: NatGradModel, ranks: Reducer, steps: int = STEPS) -> list[float
     return [float(step(batch)["loss"]) for batch in batches.take(steps)]
 
 
-def evaluate(model: NatGradModel, ranks: Reducer, count: int) -> Arrays:
+def evaluate(model: DeepGPModel, ranks: Reducer, count: int) -> Arrays:
     batches = evaluation_dataset(
         rows(count, 1),
         global_batch_size=32,
@@ -133,7 +133,7 @@ def evaluate(model: NatGradModel, ranks: Reducer, count: int) -> Arrays:
     return {name: value.numpy() for name, value in figures.items()}
 
 
-def variables(model: NatGradModel) -> Arrays:
+def variables(model: DeepGPModel) -> Arrays:
     held = [*model.trainable_variables, *model.optimizer.variables]
     return {f"{number} {variable.name}": variable.numpy() for number, variable in enumerate(held)}
 

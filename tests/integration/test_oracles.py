@@ -10,13 +10,13 @@ import tensorflow as tf
 from natdgp import NaturalGradient
 from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.settings import ModelSettings
-from natdgp.training.model import NatGradModel
+from natdgp.training.model import DeepGPModel
 from tests.conftest import FloatArray
 
 Waves = tuple[FloatArray, FloatArray]
 
 
-def _one_layer(X: FloatArray, *, trains: bool, gamma: float, rate: float) -> NatGradModel:
+def _one_layer(X: FloatArray, *, trains: bool, gamma: float, rate: float) -> DeepGPModel:
     settings = ModelSettings(layers=1, inducing_points=20, train_inducing_points=trains)
     return _compiled(settings, X, gamma=gamma, rate=rate, natgrad_layers=[0])
 
@@ -28,8 +28,8 @@ def _compiled(
     gamma: float,
     rate: float,
     natgrad_layers: list[int],
-) -> NatGradModel:
-    model = NatGradModel(
+) -> DeepGPModel:
+    model = DeepGPModel(
         build_deep_gp(settings, TaskShape(len(X), X.shape[1], 1), seed=3, X=X),
         natgrad_layers=natgrad_layers,
         num_samples=settings.num_samples,
@@ -53,12 +53,12 @@ def _batch(
     }
 
 
-def _svgp(model: NatGradModel) -> gpflow.models.SVGP:
+def _svgp(model: DeepGPModel) -> gpflow.models.SVGP:
     """GPflow's model on the very parameters of a one-layer deep GP."""
     layer = model.deep_gp.f_layers[0]
     return gpflow.models.SVGP(
         layer.kernel.latent_kernels[0],
-        model.deep_gp.likelihood,
+        model.deep_gp.gpflow_likelihood,
         layer.inducing_variable.inducing_variable,
         q_mu=layer.q_mu.numpy(),
         q_sqrt=layer.q_sqrt.numpy(),
@@ -74,7 +74,7 @@ def test_one_natural_gradient_step_of_length_one_reaches_sgpr(waves: Waves) -> N
         (X, Y),
         layer.kernel.latent_kernels[0],
         layer.inducing_variable.inducing_variable,
-        noise_variance=float(model.deep_gp.likelihood.variance.numpy()),
+        noise_variance=float(model.deep_gp.gpflow_likelihood.variance.numpy()),
     )
     best = float(sgpr.elbo())
     before = -float(model.train_step(_batch(X, Y))["loss"]) * len(X)
@@ -109,7 +109,7 @@ def test_one_layer_trains_as_svgp_by_hand(waves: Waves) -> None:
         trained = float(model.train_step(batch)["loss"])
         assert trained == pytest.approx(float(loss) / len(X), rel=1e-9)
     for ours, theirs in zip(
-        (model.deep_gp.f_layers[0].q_mu, model.deep_gp.likelihood.variance),
+        (model.deep_gp.f_layers[0].q_mu, model.deep_gp.gpflow_likelihood.variance),
         (svgp.q_mu, svgp.likelihood.variance),
         strict=True,
     ):

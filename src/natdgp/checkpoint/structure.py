@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gpflow
+import numpy as np
 import tensorflow as tf
 
 from natdgp.models.deep_gp import DeepGP
@@ -51,6 +52,8 @@ def _described(module: tf.Module) -> dict[str, Any]:
             described[plain] = value
         elif isinstance(value, slice):
             described[plain] = str(value)
+        elif isinstance(value, (np.ndarray, np.generic)):
+            described[plain] = value.tolist()
         elif isinstance(value, tf.Module):
             described[plain] = _described(value)
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], tf.Module):

@@ -26,8 +26,8 @@ from natdgp.checkpoint.training_state import (
 from natdgp.checkpoint.weights import load_weights
 from natdgp.data.inspection import Inspection
 from natdgp.data.table import DataError
-from natdgp.determined.heartbeat_callback import WorkloadHeartbeat
 from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.determined.workload_heartbeat import WorkloadHeartbeat
 from natdgp.distributed.heartbeat import Heartbeat
 from natdgp.distributed.reducer import gather_on_first_rank
 from natdgp.training.callbacks import EarlyStopping, build_callbacks, load_states, states_of

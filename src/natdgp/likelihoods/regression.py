@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from natdgp.lazy import check_shapes, lazy
-from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood
+from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood, as_column
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -132,7 +132,7 @@ def mixture_crps(
 
     def mean_absolute(m: tf.Tensor, v: tf.Tensor, nodes: Nodes) -> tf.Tensor:
         """Mean over the nodes, sum over samples: [n, Q]."""
-        values, weights = (tf.constant(a, m.dtype)[:, None, None, None] for a in nodes)
+        values, weights = (as_column(a, like=m) for a in nodes)
         std = tf.sqrt(v + squared_scale * values)  # [K, S, n, Q]
         z = m / std
         density = tf.exp(-0.5 * tf.square(z)) / math.sqrt(2 * math.pi)
@@ -150,8 +150,3 @@ def mixture_crps(
     within = mean_absolute(tf.zeros_like(mean), 2 * var, difference)
     S = tf.cast(S, mean.dtype)
     return mean_absolute(Y - mean, var, noise) / S - (between + 0.5 * within) / tf.square(S)
-
-
-def normal_cdf(z: tf.Tensor) -> tf.Tensor:
-    """Phi(z), to the last digits in the lower tail."""
-    return 0.5 * tf.math.erfc(-z / math.sqrt(2))

@@ -105,7 +105,9 @@ class DeepGP(tf.Module):
         :param num_samples: S.
         :param stream: what the samples are for.
         """
-        return self.f_marginals(X, self.noise.shared(stream, self.samples_per_row(num_samples)))
+        draws = self.noise.shared(stream, self.samples_per_row(num_samples))
+        f: tuple[tf.Tensor, tf.Tensor] = self.f_marginals(X, draws)
+        return f
 
     def kl(self, posteriors: Sequence[Posterior] | None = None) -> tf.Tensor:
         """Sum over layers of KL[q(u) || p(u)]; scalar, in nats."""

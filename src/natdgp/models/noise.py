@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from natdgp.seeds import Domain, key_of
+
 
 class Stream(enum.IntEnum):
     """What noise is drawn for; streams never share numbers."""
@@ -33,7 +35,7 @@ class SamplingNoise:
 
     def __init__(self, seed: int) -> None:
         """:param seed: the trial's seed, any non-negative integer; all of its bits count."""
-        self._key = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+        self._key = key_of(seed, Domain.SAMPLING_NOISE, 1, np.uint64)
 
     def at(self, stream: Stream, positions: tf.Tensor, num_samples: int) -> Draws:
         """The numbers of rows, each its own.

@@ -52,6 +52,12 @@ class Rank:
         self.said.seek(max(self.said.seek(0, os.SEEK_END) - 65536, 0))
         return self.said.read().decode(errors="replace").splitlines()[-TAIL:]
 
+    def end(self) -> None:
+        """At once, with what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 def run_on_slots(
     console: Console,
@@ -135,16 +141,9 @@ def _started(
                 start_new_session=True,
                 pass_fds=[orders.channel, lock.fileno()],
             )
-            stack.callback(_end, process)
             ranks.append(Rank(process, said))
+            stack.callback(ranks[-1].end)
         yield ranks
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """At once, with what it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _asking(channel: RankChannel) -> Callable[[int, types.FrameType | None], None]:

@@ -24,8 +24,12 @@ class HeartbeatCallback(tf.keras.callbacks.Callback):
         self._steps = steps
 
     def wait(self) -> None:
-        """What goes on between two kinds of work, and saving, may take any time."""
+        """What goes on between two kinds of work may take any time."""
         self._heartbeat.wait()
+
+    def save(self) -> None:
+        """Rank 0 saves, and the others wait for it where they meet next."""
+        self._heartbeat.begin(Phase.SAVING, self._steps)
 
     def end(self) -> None:
         """Nothing that others wait for is left to do."""

@@ -78,8 +78,8 @@ class Progress:
     step: int = 0
     last_validation: int | None = None
     """The step of the latest validation."""
-    last_saved: int | None = None
-    """The step of the latest checkpoint."""
+    last_saved: int = 0
+    """The step of the latest checkpoint; of step 0 none is needed."""
     best: float | None = None
     """The best value of the judging metric."""
     callbacks: dict[str, Any] = field(default_factory=dict)
@@ -183,10 +183,8 @@ class Loop:
             self._validate()  # which was due when the run was interrupted
         batches: Iterator[Any] | None = None
         while progress.step < plan.length:
-            if self._model.stop_training:
-                return "stopped"
-            if self._is_to_end():
-                return "interrupted"
+            if (ending := self._ending()) is not None:
+                return ending
             if batches is None:
                 data = self._training_data(progress.step)
                 batches = iter(self._inspections[0].of(data))
@@ -197,13 +195,19 @@ class Loop:
                 plan.report_every,
             )
             self._train(batches, max(1, int(steps)))
-            if self._model.stop_training:
-                return "stopped"
+            if (ending := self._ending()) is not None:
+                return ending
             if self._until(progress.last_validation, plan.validate_every) < 1:
                 self._validate()
             if self._until(progress.last_saved, plan.save_every) < 1:
                 self._save()
         return "completed"
+
+    def _ending(self) -> Literal["stopped", "interrupted"] | None:
+        """Whether a callback or the driver ends the run here: asked before and after training."""
+        if self._model.stop_training:
+            return "stopped"
+        return "interrupted" if self._is_to_end() else None
 
     def _until(self, last: int | None, period: int | None) -> float:
         return math.inf if period is None else (last or 0) + period - self.progress.step
@@ -293,7 +297,8 @@ class Loop:
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        self._wait()
+        if self._heartbeat is not None:
+            self._heartbeat.save()
         if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 

@@ -95,8 +95,13 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         }
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """Add one batch to the figures and return them so far; see :class:`Evaluation`."""
-        X, Y, _, _ = self._rows(data)
+        """Add one batch to the figures and return them so far; see :class:`Evaluation`.
+
+        :raises ValueError: for sample weights.
+        """
+        X, Y, _, weights = self._rows(data)
+        if weights is not None:
+            raise ValueError("there are no sample weights in evaluation; leave them out")
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples, Stream.EVALUATION)
         self._evaluation.update_state(mean, var, Y)
         return self._evaluation.result()
@@ -104,7 +109,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
         x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
-        return self(x, training=False)
+        y: tuple[tf.Tensor, tf.Tensor] = self(x, training=False)
+        return y
 
     def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
         """As Keras', on arrays in the model's own float type."""

@@ -51,10 +51,12 @@ class NaturalGradientTraining:
         self.aggregated: tf.Variable | None = None
         """[T + 1], gradients of batches since the last step, where several batches make one."""
         if self.aggregation.frequency > 1:
-            size = sum(one.shape.num_elements() for one in self.trainable_variables)
-            zeros = tf.zeros([size + 1], self.trainable_variables[0].dtype)
-            # In a list that Keras does not look into: no part of what a checkpoint has to hold.
-            self.aggregated = tf.Variable(zeros, trainable=False, name="aggregated")
+            q = [q for one in self.natgrad_layers for q in (one.q_mu, one.q_sqrt)]
+            kept = [*(one.unconstrained_variable for one in q), *self.other_variables()]
+            size = sum(one.shape.num_elements() for one in kept)
+            self.aggregated = tf.Variable(
+                tf.zeros([size + 1], kept[0].dtype), trainable=False, name="aggregated"
+            )
         reducer.broadcast(self.variables)
 
     def _start_counting(self) -> None:
@@ -77,6 +79,7 @@ class NaturalGradientTraining:
     @natgrad_layers.setter
     def natgrad_layers(self, layers: Sequence[gpflux.layers.GPLayer] | bool) -> None:
         self._natgrad_layers = layers if isinstance(layers, bool) else list(layers)
+        self.train_function = None  # which Keras traced with the layers of before
 
     @property
     def natgrad_optimizers(self) -> list[NaturalGradient]:
@@ -102,9 +105,10 @@ class NaturalGradientTraining:
     ) -> None:
         """As Keras'.
 
-        :param optimizer: a list with a natural-gradient optimizer (natdgp's, or GPflow's, whose
-            step length and transformation are then taken over) for each of `natgrad_layers`, then
-            one for all other parameters; or the last one alone.
+        :param optimizer: a list with a natural-gradient optimizer for each of `natgrad_layers`,
+            then one for all other parameters; or the last one alone. The step length of GPflow's
+            own optimizer means what it does in GPflux's models, a step along the gradient of the
+            mean over rows: it is N times shorter than that of natdgp's.
         :param gamma: the step length, where natural-gradient optimizers are not given.
         :raises TypeError: if the list holds something else.
         :raises ValueError: if it holds more or fewer.
@@ -119,13 +123,14 @@ class NaturalGradientTraining:
                 for layer in layers
             ]
             optimizer = [*natural, tf.keras.optimizers.get(optimizer)]
-        super().compile(_checked(optimizer, len(layers)), *args, **kwargs)  # type: ignore[misc]
+        super().compile(_checked(optimizer, layers), *args, **kwargs)  # type: ignore[misc]
 
     def other_variables(self) -> list[tf.Variable]:
         """The variables that the last optimizer trains: all but the natural-gradient q(u)."""
         return other_variables(self.trainable_variables, self.natgrad_layers)
 
     def _stepper(self) -> Stepper:
+        _checked([*self.natgrad_optimizers, self.optimizer], self.natgrad_layers)
         updates = Updates(
             self.natgrad_layers,
             self.natgrad_optimizers,
@@ -143,10 +148,10 @@ class NaturalGradientTraining:
     trainable_variables: list[tf.Variable]
 
 
-def _checked(optimizers: Sequence[Any], num_layers: int) -> list[Any]:
-    *natural, other = optimizers
+def _checked(optimizers: Sequence[Any], layers: Sequence[gpflux.layers.GPLayer]) -> list[Any]:
+    *natural, other = optimizers or [None]
     remedy = (
-        f"give a list of one natdgp.NaturalGradient for each of the {num_layers} natgrad_layers, "
+        f"give a list of one natdgp.NaturalGradient for each of the {len(layers)} natgrad_layers, "
         "then one Keras optimizer for all other parameters"
     )
     if isinstance(other, gpflow.optimizers.NaturalGradient):
@@ -154,17 +159,19 @@ def _checked(optimizers: Sequence[Any], num_layers: int) -> list[Any]:
     for one in natural:
         if not isinstance(one, gpflow.optimizers.NaturalGradient):
             raise TypeError(f"{type(one).__name__} is no natural-gradient optimizer; {remedy}")
-    if len(natural) != num_layers:
+    if len(natural) != len(layers):
         raise ValueError(f"there are {len(natural)} natural-gradient optimizers; {remedy}")
-    return [
-        *(
-            one
-            if isinstance(one, NaturalGradient)
-            else NaturalGradient(one.gamma, one.xi_transform)
-            for one in natural
-        ),
-        other,
-    ]
+    return [*map(_own, natural, layers), other]
+
+
+def _own(optimizer: gpflow.optimizers.NaturalGradient, layer: gpflux.layers.GPLayer) -> Any:
+    """natdgp's optimizer; in place of GPflow's, one that takes the steps it takes in GPflux."""
+    if isinstance(optimizer, NaturalGradient):
+        return optimizer
+    return NaturalGradient(
+        lambda: tf.convert_to_tensor(optimizer.gamma, layer.q_mu.dtype) / layer.num_data,
+        optimizer.xi_transform,
+    )
 
 
 class LossOfLayers(NaturalGradientTraining):

@@ -80,6 +80,13 @@ def test_other_columns_are_named(changed: dict[str, Any], expected: str) -> None
     assert misfits(_record(), _record(replace(TASK, **changed))) == [expected]
 
 
+def test_another_structure_is_named_where_both_are_known() -> None:
+    one, other = ({"likelihood": {"class": "StudentT", "df": df}} for df in (3.0, 4.0))
+    saved, own = replace(_record(), structure=one), replace(_record(), structure=other)
+    assert misfits(saved, own) == ["likelihood.df is 4.0, but 3.0 in the checkpoint"]
+    assert misfits(saved, _record()) == []
+
+
 def test_what_adam_trains_is_named() -> None:
     own = _record(natural_gradient={"layers": "all"})
     assert misfits(_record(), own) == [

@@ -17,8 +17,8 @@ from natdgp.checkpoint.record import FORMAT, ModelRecord, NewerFormat, TaskRecor
 from natdgp.data.prepare import Prepared, Rows
 from natdgp.data.scaling import Scaling
 from natdgp.data.settings import TableSettings
-from natdgp.models.builder import TaskShape
 from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.builder import TaskShape
 from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.settings import NaturalGradientSettings
 from natdgp.settings.schema import Settings
@@ -49,7 +49,8 @@ def _record() -> ModelRecord:
         x_mean=AWKWARD, x_std=abs(AWKWARD[::-1]), y_mean=AWKWARD[:2], y_std=AWKWARD[2:4]
     )
     task = TaskRecord(123, ("a", "b", "c", "d", "é"), ("y", "z"), scaling, "fingerprint")
-    return ModelRecord(settings, task, seed=2**63 - 1)
+    structure = {"layers": [{"class": "GPLayer"}], "likelihood": {"df": 3.0}}
+    return ModelRecord(settings, task, seed=2**63 - 1, structure=structure)
 
 
 def _rewrite(folder: Path, **changes: Any) -> None:
@@ -74,6 +75,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     read = ModelRecord.read(tmp_path)
     assert read.settings == record.settings
     assert read.seed == record.seed
+    assert read.structure == record.structure
     assert read.task.num_data == 123
     assert read.task.features == record.task.features
     assert read.task.targets == record.task.targets
@@ -82,6 +84,16 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
         ours, theirs = getattr(record.task.scaling, name), getattr(read.task.scaling, name)
         assert theirs.dtype == np.float64
         np.testing.assert_array_equal(theirs, ours, err_msg=name)  # to the last bit
+
+
+def test_a_record_of_the_first_format_has_no_structure(tmp_path: Path) -> None:
+    _record().write(tmp_path)
+    _rewrite(tmp_path, format=1)
+    path = tmp_path / RECORD_NAME
+    content = json.loads(path.read_text("utf-8"))
+    del content["structure"]
+    path.write_text(json.dumps(content), "utf-8")
+    assert ModelRecord.read(tmp_path).structure is None
 
 
 def test_default_settings_come_back_as_they_were(tmp_path: Path) -> None:
@@ -177,5 +189,5 @@ def test_a_record_lists_the_versions_that_wrote_it(tmp_path: Path) -> None:
         "gpflow": gpflow.__version__,
         "gpflux": importlib.metadata.version("gpflux"),
         "numpy": np.__version__,
-        "determined": importlib.metadata.version("determined"),
+        **{name: found for name, found in versions().items() if name == "determined"},
     }

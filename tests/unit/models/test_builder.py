@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models.builder import JITTER, MAX_DEFAULT_WIDTH, TaskShape, build_deep_gp
-from natdgp.models.deep_gp import DeepGP
-from natdgp.models.inducing import TooFewRows, kmeans_inducing_points
 from natdgp.likelihoods.gaussian import GaussianSettings
 from natdgp.likelihoods.student_t import StudentTSettings
+from natdgp.models.builder import MAX_DEFAULT_WIDTH, TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
+from natdgp.models.inducing import TooFewRows, kmeans_inducing_points
+from natdgp.models.layers.gp import JITTER
 from natdgp.models.settings import KernelSettings, ModelSettings
 from tests.conftest import FloatArray
 
@@ -202,7 +203,7 @@ def test_lengthscales_one_per_input_or_one_for_all(ard: bool, lengthscale: float
 
 
 def test_gaussian_likelihood_starts_at_its_variance() -> None:
-    likelihood = _build(likelihood=GaussianSettings(variance=0.3)).likelihood
+    likelihood = _build(likelihood=GaussianSettings(variance=0.3)).gpflow_likelihood
     assert isinstance(likelihood, gpflow.likelihoods.Gaussian)
     assert float(likelihood.variance.numpy()) == pytest.approx(0.3, rel=1e-12)
     assert len(likelihood.trainable_variables) == 1
@@ -210,7 +211,7 @@ def test_gaussian_likelihood_starts_at_its_variance() -> None:
 
 def test_student_t_likelihood_trains_its_scale_alone() -> None:
     settings = StudentTSettings(name="student_t", scale=0.4, degrees_of_freedom=5.0)
-    likelihood = _build(likelihood=settings).likelihood
+    likelihood = _build(likelihood=settings).gpflow_likelihood
     assert isinstance(likelihood, gpflow.likelihoods.StudentT)
     assert float(likelihood.scale.numpy()) == pytest.approx(0.4, rel=1e-12)
     assert float(likelihood.df) == 5.0
@@ -226,13 +227,26 @@ def test_float_type_holds_all_the_way(dtype: Any, hidden_width: int) -> None:
     X = _rows().astype(dtype)
     deep_gp = _build(X, layers=3, hidden_width=hidden_width, dtype=dtype)
     assert {v.dtype.name for v in deep_gp.variables} == {dtype}
-    assert gpflow.default_float() == np.dtype(dtype)
-    assert gpflow.config.default_jitter() == JITTER[dtype]
-    mean, var = deep_gp.predict_f_samples(tf.constant(X[:4]))
+    for layer in deep_gp.f_layers:
+        assert layer.jitter == JITTER[dtype]
+    mean, var = deep_gp.predictive_marginals(tf.constant(X[:4]), 2)
     assert (mean.dtype.name, var.dtype.name) == (dtype, dtype)
-    assert deep_gp.prior_kl_per_datum().dtype.name == dtype
+    assert deep_gp.kl().dtype.name == dtype
     shell = _shell(layers=3, hidden_width=hidden_width, dtype=dtype)
     assert {v.dtype.name for v in shell.variables} == {dtype}
+
+
+def test_models_of_both_float_types_live_together() -> None:
+    before = gpflow.config.config()
+    X = _rows()
+    double, single = _build(X, dtype="float64"), _build(X.astype("float32"), dtype="float32")
+    assert gpflow.config.config() == before
+    for deep_gp, dtype in ((double, "float64"), (single, "float32"), (double, "float64")):
+        Y, positions = tf.zeros([4, 1], dtype), tf.range(4, dtype=tf.int64)
+        elbo = deep_gp.elbo(tf.constant(X[:4], dtype), Y, positions, 2)
+        assert elbo.dtype.name == dtype
+        assert np.isfinite(float(elbo))
+    assert gpflow.config.config() == before
 
 
 # --- shells -----------------------------------------------------------------------------------
@@ -264,10 +278,10 @@ def test_a_shell_restored_from_the_full_model_predicts_as_it_does(
     for layer in full.f_layers:
         layer.q_mu.assign(generator.normal(size=layer.q_mu.shape))
     X = tf.constant(_rows()[:7])
-    expected = full.predict_f_samples(X)
-    assert np.all(shell.predict_f_samples(X)[0] != expected[0])  # different before
+    expected = full.predictive_marginals(X, 2)
+    assert np.all(shell.predictive_marginals(X, 2)[0] != expected[0])  # different before
 
     path = tf.train.Checkpoint(full).write(str(tmp_path / "weights"))
     tf.train.Checkpoint(shell).read(path).assert_consumed()
-    for ours, theirs in zip(shell.predict_f_samples(X), expected, strict=True):
+    for ours, theirs in zip(shell.predictive_marginals(X, 2), expected, strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -3,11 +3,14 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gpflow
 import numpy as np
 import polars as pl
 import pytest
@@ -18,16 +21,18 @@ import natdgp
 from natdgp.checkpoint.checksums import FILE_NAME as LIST_NAME
 from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
-from natdgp.data.prepare import Rows, prepare
+from natdgp.checkpoint.structure import structure_of
+from natdgp.checkpoint.weights import save_weights
+from natdgp.data.prepare import Rows
 from natdgp.data.scaling import Scaling
-from natdgp.models.noise import Stream
-from natdgp.results.trained import TrainedModel, load
+from natdgp.models.builder import TaskShape, build_deep_gp
+from natdgp.models.deep_gp import DeepGP
 from natdgp.results import trained as trained_module
-from natdgp.run.run_folder import RunFolder, read_json_lines
+from natdgp.results.trained import TrainedModel, load
 from natdgp.settings.schema import Settings
-from natdgp.training.builder import build_training_model
+from natdgp.training.assembly import build_training_model
+from natdgp.training.model import DeepGPModel
 from tests.conftest import FloatArray
-from tests.integration.conftest import Bench
 
 FEATURES = ("a", "b", "c")
 SCALING = Scaling(
@@ -126,15 +131,9 @@ def test_one_layer_predicts_as_worked_out_by_hand(shallow: TrainedModel) -> None
 
 
 def _mixture(trained: TrainedModel, X: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and variance of f, [S, n, Q], under the noise of prediction, all rows in one batch."""
-    deep_gp = trained.model.deep_gp
-    with deep_gp.noise.at(
-        stream=Stream.PREDICTION,
-        first=0,
-        num_rows=len(X),
-        num_samples=deep_gp.samples_per_row(5),
-    ):
-        mean, var = deep_gp.predict_f_samples(tf.constant(SCALING.scale_x(X)))
+    """Mean and variance of f, [S, n, Q], under the noise of prediction."""
+    X = SCALING.scale_x(X)
+    mean, var = trained.model.deep_gp.predictive_marginals(tf.constant(X), 5)
     return mean.numpy(), var.numpy()
 
 
@@ -161,7 +160,7 @@ def test_quantiles_invert_the_cdf_and_moments_are_the_mixtures(
     expected = 7.0 * np.sqrt(second_moment - np.square(mean.mean(axis=0)))
     np.testing.assert_allclose(prediction.std, expected, rtol=1e-9)
     for level, values in prediction.quantiles.items():
-        cdf = trained.model.predictive.cdf(mean, var, tf.constant((values - 100.0) / 7.0))
+        cdf = trained.model.deep_gp.likelihood.cdf(mean, var, tf.constant((values - 100.0) / 7.0))
         np.testing.assert_allclose(cdf, level, rtol=0, atol=1e-9)
 
 
@@ -196,28 +195,25 @@ def test_predicting_does_not_change_the_model(deep: TrainedModel) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("n", [1, 7, 8, 9])
-def test_rows_do_not_depend_on_how_many_come_after_them(deep: TrainedModel, n: int) -> None:
+@pytest.mark.parametrize("count", [10, 1030])
+def test_a_prediction_is_a_function_of_the_row(deep: TrainedModel, count: int) -> None:
     """Batches have 8 rows."""
-    everything, some = deep.predict(_inputs(20)), deep.predict(_inputs(20)[:n])
+    X = _inputs(count)
+    among, alone, turned = deep.predict(X), deep.predict(X[-1:]), deep.predict(X[::-1])
     # 1e-12: products of matrices of another size sum in another order
-    np.testing.assert_allclose(some.mean, everything.mean[:n], rtol=1e-12)
-    np.testing.assert_allclose(some.std, everything.std[:n], rtol=1e-12)
-
-
-def test_one_layer_depends_on_neither_order_nor_batch_size(shallow: TrainedModel) -> None:
-    X = _inputs()
-    forward = shallow.predict(X)
-    # 1e-10: the order of summation, through a Cholesky factor
-    np.testing.assert_allclose(shallow.predict(X[::-1]).mean[::-1], forward.mean, rtol=1e-10)
-    np.testing.assert_allclose(_model(1, batch_size=3).predict(X).std, forward.std, rtol=1e-10)
+    np.testing.assert_allclose(alone.mean[0], among.mean[-1], rtol=1e-12)
+    np.testing.assert_allclose(alone.std[0], among.std[-1], rtol=1e-12)
+    np.testing.assert_allclose(turned.mean[::-1], among.mean, rtol=1e-12)
+    for level, of_level in among.quantiles.items():
+        np.testing.assert_allclose(alone.quantiles[level][0], of_level[-1], rtol=1e-10)
+    other = _model(2, batch_size=3).predict(X[:9])
+    np.testing.assert_allclose(other.mean, among.mean[:9], rtol=1e-12)
 
 
 def test_more_samples_differ_in_a_deep_model(deep: TrainedModel) -> None:
     """What the tests above compare is really sampled."""
     X = _inputs()
     assert np.max(np.abs(_model(2, num_samples=6).predict(X).mean - deep.predict(X).mean)) > 1e-3
-    assert np.max(np.abs(deep.predict(X[::-1]).mean[::-1] - deep.predict(X).mean)) > 1e-3
 
 
 def test_little_noise_in_float32_keeps_its_spread() -> None:
@@ -302,67 +298,102 @@ def test_evaluating_twice_gives_the_same_figures(deep: TrainedModel) -> None:
     assert deep.evaluate(rows) == deep.evaluate(rows)
 
 
-@pytest.fixture(scope="module")
-def kept() -> dict[str, RunFolder]:
-    """Where the run of this module is kept once it is trained."""
-    return {}
+# --- loading ----------------------------------------------------------------------------------
+
+
+def _save(trained: TrainedModel, folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    save_weights(trained.model, folder)
+    structure = structure_of(trained.model.deep_gp)
+    replace(trained.record, structure=structure).write(folder)
+    (folder / "code").mkdir()
+    (folder / "code" / "trial.py").write_text("pass")
+    (folder / "state.pkl").write_bytes(pickle.dumps({}))
+    seal(folder)
+    return folder
 
 
 @pytest.fixture
-def run(
-    kept: dict[str, RunFolder],
-    tmp_path: Path,
-    small_experiment: dict[str, Any],
-    write_experiment: Callable[[dict[str, Any]], Path],
-) -> RunFolder:
-    """A finished run of a deep model; its best checkpoint is not its last."""
-    if "run" not in kept:
-        small_experiment["checkpoint_policy"] = "all"
-        small_experiment["checkpoint_storage"] = {"save_trial_best": 9, "save_trial_latest": 9}
-        bench = Bench(tmp_path, write_experiment)
-        folder = bench.new(small_experiment)
-        bench.go(folder)
-        folder.point_to_best(folder.checkpoint(8).path)
-        kept["run"] = folder
-    return kept["run"]
+def saved(deep: TrainedModel, tmp_path: Path) -> Path:
+    return _save(deep, tmp_path / "checkpoint")
 
 
-def test_evaluation_equals_the_validations_that_the_run_reported(run: RunFolder) -> None:
-    reported = {
-        entry["steps_completed"]: entry["metrics"]
-        for entry in read_json_lines(run.metrics)
-        if entry["group"] == "validation"
-    }
-    assert list(reported) == [4, 8, 12]
-    for checkpoint in run.checkpoints():
-        trained = load(checkpoint.path)
-        prepared = prepare(trained.record.settings.data, trained.record.settings.model.dtype)
-        figures = trained.evaluate(prepared.validation)
-        assert len(figures) == 9
-        for name, value in figures.items():
-            expected = reported[checkpoint.steps][f"val_{name}"]
-            assert value == pytest.approx(expected, rel=1e-12, abs=1e-12), name
-
-
-def test_a_runs_folder_stands_for_its_best_checkpoint(run: RunFolder) -> None:
-    from_folder, best, last = (
-        _parameters(load(path))
-        for path in (str(run.root), run.checkpoint(8).path, run.checkpoint(12).path)
-    )
-    for one, other in zip(from_folder, best, strict=True):
+def test_what_was_saved_is_loaded(deep: TrainedModel, saved: Path) -> None:
+    loaded = load(str(saved))
+    for one, other in zip(_parameters(loaded), _parameters(deep), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert any(np.any(one != other) for one, other in zip(best, last, strict=True))
+    np.testing.assert_array_equal(loaded.predict(_inputs()).mean, deep.predict(_inputs()).mean)
+
+
+def test_a_runs_folder_stands_for_its_best_checkpoint(deep: TrainedModel, tmp_path: Path) -> None:
+    best = _save(deep, tmp_path / "run" / "checkpoints" / "8")
+    _save(_model(2), tmp_path / "run" / "checkpoints" / "12")
+    (tmp_path / "run" / "best").symlink_to(best, target_is_directory=True)
+    loaded = load(tmp_path / "run")
+    np.testing.assert_array_equal(loaded.predict(_inputs()).mean, deep.predict(_inputs()).mean)
+
+
+@pytest.fixture
+def matern(deep: TrainedModel, tmp_path: Path) -> tuple[Path, Callable[..., DeepGP]]:
+    """A checkpoint of a model that its settings do not make, and what makes it."""
+
+    def build(settings: Settings, shape: TaskShape, seed: int) -> DeepGP:
+        deep_gp = build_deep_gp(settings.model, shape, seed=seed)
+        for layer, width in zip(deep_gp.f_layers, (3, 1), strict=True):
+            kernel = gpflow.kernels.Matern32(lengthscales=np.ones(3))
+            layer.kernel = gpflow.kernels.SharedIndependent(kernel, output_dim=width)
+        return deep_gp
+
+    deep_gp = build(deep.record.settings, deep.record.task.shape, 3)
+    generator = np.random.default_rng(0)
+    for layer in deep_gp.f_layers:
+        layer.q_mu.assign(generator.normal(size=layer.q_mu.shape))
+        layer.inducing_variable.inducing_variable.Z.assign(generator.normal(size=(6, 3)))
+    model = DeepGPModel(
+        deep_gp, natgrad_layers=(), num_samples=1, evaluation_samples=5, y_std=SCALING.y_std
+    )
+    return _save(TrainedModel(model, deep.record), tmp_path / "matern"), build
+
+
+def test_a_model_that_its_settings_do_not_make_needs_its_builder(
+    matern: tuple[Path, Callable[..., DeepGP]],
+) -> None:
+    folder, build = matern
+    with pytest.raises(ValueError, match=r"pass load\(path, build=...\) a function") as refused:
+        load(folder)
+    assert "layers[0].kernel.kernel.class is SquaredExponential, but Matern32" in str(refused.value)
+    loaded = load(folder, build=build)
+    X = tf.constant(SCALING.scale_x(_inputs(4)))
+    mean, _ = loaded.model.deep_gp.predictive_marginals(X, 5)
+    expected = 7.0 * np.mean(mean, axis=0) + 100.0
+    np.testing.assert_allclose(loaded.predict(_inputs(4)).mean, expected, rtol=1e-12)
+
+
+def test_a_builder_of_another_model_is_told(
+    matern: tuple[Path, Callable[..., DeepGP]], saved: Path
+) -> None:
+    _, build = matern
+    with pytest.raises(ValueError, match="of a model that build does not make"):
+        load(saved, build=build)
+
+    def larger(settings: Settings, shape: TaskShape, seed: int) -> DeepGP:
+        return build_deep_gp(
+            settings.model.model_copy(update={"inducing_points": 7}), shape, seed=3
+        )
+
+    with pytest.raises(DamagedCheckpoint, match="holds other variables than the model that build"):
+        load(saved, build=larger)
 
 
 def test_the_packages_own_load_is_the_same() -> None:
     assert natdgp.load is load
 
 
-def test_a_checkpoint_may_be_carried_elsewhere(run: RunFolder, tmp_path: Path) -> None:
-    shutil.copytree(run.checkpoint(8).path, tmp_path / "elsewhere")
+def test_a_checkpoint_may_be_carried_elsewhere(saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "elsewhere")
     X = {"a": [0.1], "b": [0.2], "c": [0.3]}
     prediction = load(tmp_path / "elsewhere").predict(X)
-    np.testing.assert_array_equal(prediction.mean, load(run.root).predict(X).mean)
+    np.testing.assert_array_equal(prediction.mean, load(saved).predict(X).mean)
 
 
 class _Hostile:
@@ -371,13 +402,10 @@ class _Hostile:
 
 
 def test_loading_executes_nothing(
-    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pickle
-
     monkeypatch.chdir(tmp_path)
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    checkpoint = saved
     pickles = list(checkpoint.rglob("*.pkl"))
     modules = list((checkpoint / "code").rglob("*.py"))
     assert pickles
@@ -399,9 +427,8 @@ def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
             load(path)
 
 
-def test_a_damaged_checkpoint_is_refused_by_its_file(run: RunFolder, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(run.checkpoint(8).path, checkpoint)
+def test_a_damaged_checkpoint_is_refused_by_its_file(saved: Path, tmp_path: Path) -> None:
+    checkpoint = saved
     (checkpoint / f"{WEIGHTS_NAME}.index").unlink()
     with pytest.raises(DamagedCheckpoint, match=rf"{WEIGHTS_NAME}\.index is missing"):
         load(checkpoint)
@@ -410,10 +437,9 @@ def test_a_damaged_checkpoint_is_refused_by_its_file(run: RunFolder, tmp_path: P
 @pytest.mark.parametrize("name", [RECORD_NAME, f"{WEIGHTS_NAME}.data-00000-of-00001"])
 @pytest.mark.parametrize("listing", ["as it was", "{}"])
 def test_what_lies_elsewhere_is_not_loaded_through_a_link(
-    run: RunFolder, tmp_path: Path, name: str, listing: str
+    saved: Path, tmp_path: Path, name: str, listing: str
 ) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    checkpoint = saved
     (checkpoint / name).rename(tmp_path / name)
     (checkpoint / name).symlink_to(tmp_path / name)
     if listing == "{}":
@@ -433,16 +459,15 @@ def test_what_lies_elsewhere_is_not_loaded_through_a_link(
     ],
 )
 def test_weights_of_another_model_are_refused_before_it_is_built(
-    run: RunFolder,
+    saved: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     path: str,
     value: Any,
     name: str,
 ) -> None:
-    monkeypatch.delattr(trained_module, "build_training_model")
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    monkeypatch.delattr(trained_module, "Task")
+    checkpoint = saved
     record = json.loads((checkpoint / RECORD_NAME).read_text())
     *groups, field = path.split(".")
     functools.reduce(dict.__getitem__, groups, record)[field] = value
@@ -459,10 +484,9 @@ def test_weights_of_another_model_are_refused_before_it_is_built(
     [("index", "index cannot be read"), ("data-00000-of-00001", "claims more weights than its")],
 )
 def test_weights_that_are_none_are_refused(
-    run: RunFolder, tmp_path: Path, file: str, words: str
+    saved: Path, tmp_path: Path, file: str, words: str
 ) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    shutil.copytree(run.checkpoint(8).path, checkpoint)
+    checkpoint = saved
     (checkpoint / f"{WEIGHTS_NAME}.{file}").write_bytes(b"x" * 100)
     seal(checkpoint)
     with pytest.raises(DamagedCheckpoint, match=words):
@@ -470,20 +494,20 @@ def test_weights_that_are_none_are_refused(
 
 
 def test_a_best_checkpoint_outside_the_runs_folder_is_not_followed(
-    run: RunFolder, tmp_path: Path
+    saved: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "stolen").mkdir()
-    (tmp_path / "stolen" / "best").symlink_to(run.checkpoint(8).path)
+    (tmp_path / "stolen" / "best").symlink_to(saved)
     with pytest.raises(ValueError, match="leads out of the run's folder"):
         load(tmp_path / "stolen")
 
 
 @pytest.mark.parametrize("name", ["we[i]rd", "what?", "a*b"])
 def test_a_path_that_tensorflow_takes_for_a_pattern_is_read(
-    run: RunFolder, tmp_path: Path, name: str
+    saved: Path, tmp_path: Path, name: str
 ) -> None:
-    shutil.copytree(run.checkpoint(8).path, tmp_path / name)
+    shutil.copytree(saved, tmp_path / name)
     for one, other in zip(
-        _parameters(load(tmp_path / name)), _parameters(load(run.root)), strict=True
+        _parameters(load(tmp_path / name)), _parameters(load(saved)), strict=True
     ):
         np.testing.assert_array_equal(one, other)

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.likelihoods.student_t import StudentTSettings
-from natdgp.models.settings import ModelSettings
-from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.diagnosis import explain_breakdown, explain_failure
-from natdgp.training.model import NatGradModel
+from natdgp.training.model import DeepGPModel
+from tests.unit.training.small_models import small_deep_gp, small_model
 
 LENGTHS = (
     r"Lower hyperparameters\.natural_gradient\.gamma \(now 0\.25\) "
@@ -21,34 +18,18 @@ LENGTHS = (
 )
 
 
-def _model(*, natural: bool = True, hidden_width: int = 2, **settings: Any) -> NatGradModel:
-    X = np.random.default_rng(0).normal(size=(20, 3))
-    deep_gp = build_deep_gp(
-        ModelSettings(layers=2, inducing_points=3, hidden_width=hidden_width, **settings),
-        TaskShape(20, 3, 1),
-        seed=0,
-        X=X,
-    )
-    natgrad_layers = [1] if natural else []
-    model = NatGradModel(
-        deep_gp,
-        natgrad_layers=natgrad_layers,
-        num_samples=1,
-        evaluation_samples=1,
-        y_std=np.ones(1),
-    )
-    optimizers = [NaturalGradient(tf.Variable(0.25, dtype=tf.float64)) for _ in natgrad_layers]
-    model.compile(optimizer=[*optimizers, tf.keras.optimizers.Adam(0.125)])
-    return model
+def _model(natgrad_layers: Sequence[int] = (1,), **settings: Any) -> DeepGPModel:
+    deep_gp = small_deep_gp(**{"hidden_width": 3, "inducing_points": 3, **settings})
+    return small_model(natgrad_layers, deep_gp=deep_gp, gamma=0.25, rate=0.125)
 
 
 @pytest.fixture(scope="module")
-def _shared_model() -> NatGradModel:
+def _shared_model() -> DeepGPModel:
     return _model()
 
 
 @pytest.fixture
-def model(_shared_model: NatGradModel) -> Iterator[NatGradModel]:
+def model(_shared_model: DeepGPModel) -> Iterator[DeepGPModel]:
     """A model that a test may break: it is whole again for the next."""
     weights, gamma = _shared_model.get_weights(), _shared_model.natgrad_optimizers[0].gamma
     yield _shared_model
@@ -64,11 +45,11 @@ def _break(parameter: Any, figure: float) -> None:
     variable.assign(values)
 
 
-def _kernel(model: NatGradModel, layer: int) -> Any:
+def _kernel(model: DeepGPModel, layer: int) -> Any:
     return model.deep_gp.f_layers[layer].kernel.latent_kernels[0]
 
 
-PLACES: dict[str, tuple[Callable[[NatGradModel], Any], str]] = {
+PLACES: dict[str, tuple[Callable[[DeepGPModel], Any], str]] = {
     "inner q_mu": (lambda m: m.deep_gp.f_layers[0].q_mu, "layer_0 has non-finite q_mu."),
     "inner q_sqrt": (lambda m: m.deep_gp.f_layers[0].q_sqrt, "layer_0 has non-finite q_sqrt."),
     "inner variance": (
@@ -84,8 +65,8 @@ PLACES: dict[str, tuple[Callable[[NatGradModel], Any], str]] = {
         "layer_1 has non-finite inducing_variable.inducing_variable.Z.",
     ),
     "likelihood": (
-        lambda m: m.deep_gp.likelihood.variance,
-        "the likelihood has non-finite likelihood.variance.",
+        lambda m: m.deep_gp.gpflow_likelihood.variance,
+        "likelihood has non-finite variance.",
     ),
 }
 
@@ -93,7 +74,7 @@ PLACES: dict[str, tuple[Callable[[NatGradModel], Any], str]] = {
 @pytest.mark.parametrize("figure", [np.nan, np.inf])
 @pytest.mark.parametrize("place", PLACES)
 def test_a_breakdown_names_layer_parameter_and_remedy(
-    model: NatGradModel, place: str, figure: float
+    model: DeepGPModel, place: str, figure: float
 ) -> None:
     parameter, named = PLACES[place]
     assert "non-finite" not in explain_breakdown(model, "loss is nan in the step after step 12")
@@ -104,47 +85,65 @@ def test_a_breakdown_names_layer_parameter_and_remedy(
     )
 
 
-def test_a_breakdown_lists_all_parameters_of_the_first_broken_layer(model: NatGradModel) -> None:
+def test_a_breakdown_lists_all_parameters_of_the_first_broken_layer(model: DeepGPModel) -> None:
     inner, last = model.deep_gp.f_layers
-    for parameter in (inner.q_mu, inner.q_sqrt, last.q_mu, model.deep_gp.likelihood.variance):
+    for parameter in (
+        inner.q_mu,
+        inner.q_sqrt,
+        last.q_mu,
+        model.deep_gp.gpflow_likelihood.variance,
+    ):
         _break(parameter, np.nan)
     explained = explain_breakdown(model, "loss is nan")
     assert "layer_0 has non-finite q_mu, q_sqrt." in explained
     assert "layer_1" not in explained
-    assert "likelihood" not in explained
+    assert "likelihood has" not in explained
 
 
 def test_a_breakdown_of_a_student_t_names_its_scale() -> None:
     model = _model(likelihood=StudentTSettings(name="student_t"))
-    _break(model.deep_gp.likelihood.scale, np.nan)
-    assert "the likelihood has non-finite likelihood.scale." in explain_breakdown(model, "x")
+    _break(model.deep_gp.gpflow_likelihood.scale, np.nan)
+    assert "likelihood has non-finite scale." in explain_breakdown(model, "x")
 
 
-def test_a_breakdown_with_finite_parameters_says_so(model: NatGradModel) -> None:
+def test_a_breakdown_with_finite_parameters_says_so(model: DeepGPModel) -> None:
     explained = explain_breakdown(model, "val_nlpd is inf after step 4")
     assert explained.startswith("val_nlpd is inf after step 4, although all parameters are finite")
     assert "predictive density" in explained
 
 
-def test_the_remedy_names_the_step_lengths_now_in_force(model: NatGradModel) -> None:
+def test_activations_are_told_from_parameters(
+    model: DeepGPModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where inducing points crowd in float32, and a variance comes out negative."""
+    layer = model.deep_gp.f_layers[0]
+    mean, var = layer.marginals(np.zeros([1, 2]), layer.posterior())
+    monkeypatch.setattr(layer, "marginals", lambda F, q: (mean, -var))
+    explained = explain_breakdown(model, "loss is nan")
+    assert "although all parameters are finite: outputs of layer_0 are not" in explained
+    assert "Set hyperparameters.model.dtype to float64" in explained
+    assert "Lower" not in explained
+
+
+def test_the_remedy_names_the_step_lengths_now_in_force(model: DeepGPModel) -> None:
     assert LENGTHS.replace("\\", "") in explain_breakdown(model, "loss is nan")
     model.natgrad_optimizers[0].gamma.assign(1e-3)
     assert "gamma (now 0.001)" in explain_breakdown(model, "loss is nan")
 
 
 def test_the_remedy_names_no_gamma_where_there_is_none() -> None:
-    explained = explain_breakdown(_model(natural=False), "loss is nan")
+    explained = explain_breakdown(_model(()), "loss is nan")
     assert explained.endswith("Lower hyperparameters.adam.learning_rate (now 0.125).")
 
 
-def test_a_failed_assertion_is_told_in_its_own_words(model: NatGradModel) -> None:
+def test_a_failed_assertion_is_told_in_its_own_words(model: DeepGPModel) -> None:
     message = 'assertion failed: [too long; use positive_definite=\\"fallback\\"]\n\t [[node x]]'
     assert explain_failure(model, 4, message) == (
         'the step after step 4 failed: too long; use positive_definite="fallback"'
     )
 
 
-def test_a_failed_decomposition_is_told_with_the_remedy(model: NatGradModel) -> None:
+def test_a_failed_decomposition_is_told_with_the_remedy(model: DeepGPModel) -> None:
     message = "Cholesky decomposition was not successful. The input might not be valid. [Op:...]"
     told = explain_failure(model, 4, message)
     assert told is not None
@@ -156,7 +155,7 @@ def test_a_failed_decomposition_is_told_with_the_remedy(model: NatGradModel) -> 
     "message",
     ["OOM when allocating tensor with shape[9,9]", "failed to allocate memory [Op:AddV2]"],
 )
-def test_exhausted_memory_is_told_with_what_takes_it(model: NatGradModel, message: str) -> None:
+def test_exhausted_memory_is_told_with_what_takes_it(model: DeepGPModel, message: str) -> None:
     told = explain_failure(model, 4, f"{message}\n\t [[node x]]")
     assert told is not None
     assert told.startswith(f"the step after step 4 failed: memory is exhausted ({message}). Lower ")
@@ -167,5 +166,5 @@ def test_exhausted_memory_is_told_with_what_takes_it(model: NatGradModel, messag
 @pytest.mark.parametrize(
     "message", ["Incompatible shapes: [3] vs. [4]", "/runs/events.out; No space left on device"]
 )
-def test_another_error_is_not_explained(model: NatGradModel, message: str) -> None:
+def test_another_error_is_not_explained(model: DeepGPModel, message: str) -> None:
     assert explain_failure(model, 4, message) is None

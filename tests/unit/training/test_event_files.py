@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.util import event_pb2
-
 from natdgp.determined.event_files import SummaryWriter
+from tensorflow.core.util import event_pb2
 
 
 def _files(folder: Path) -> list[Path]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from natdgp.natgrad.settings import NaturalGradientSettings
-from natdgp.training.schedules import gamma_at, learning_rate_at, learning_rate_in_epoch
+from natdgp.training.schedules import gamma_at, learning_rate_at
 from natdgp.training.settings import (
     AdamSettings,
     CosineSchedule,
@@ -111,21 +111,22 @@ def test_rates_never_rise_nor_leave_their_range(
     assert now <= 0.02 * (1 + 1e-12)
 
 
-def test_per_epoch_rate_steps_down_every_so_many_epochs() -> None:
-    schedule = PerEpochSchedule(name="per_epoch", factor=0.5, every=3)
-    rates = [learning_rate_in_epoch(_adam(schedule), schedule, epoch) for epoch in range(8)]
-    assert rates == [0.02, 0.02, 0.02, 0.01, 0.01, 0.01, 0.005, 0.005]
+@pytest.mark.parametrize(
+    ("factor", "every", "rates"),
+    [(0.5, 3, [0.02, 0.02, 0.02, 0.01, 0.01, 0.01, 0.005]), (0.1, 1, [0.02, 0.002, 0.0002])],
+)
+def test_per_epoch_rate_steps_down_every_so_many_epochs(
+    factor: float, every: int, rates: list[float]
+) -> None:
+    settings = _adam(PerEpochSchedule(name="per_epoch", factor=factor, every=every))
+    for step in (0, 9):  # of ten steps in each epoch
+        found = [learning_rate_at(settings, 10 * epoch + step, 10) for epoch in range(len(rates))]
+        assert found == pytest.approx(rates, rel=1e-12)
 
 
-def test_per_epoch_rate_steps_every_epoch_by_default() -> None:
-    schedule = PerEpochSchedule(name="per_epoch", factor=0.1)
-    rates = [learning_rate_in_epoch(_adam(schedule), schedule, epoch) for epoch in range(3)]
-    assert rates == pytest.approx([0.02, 0.002, 0.0002], rel=1e-12)
-
-
-def test_a_per_epoch_schedule_has_no_rate_at_a_step() -> None:
+def test_an_epoch_without_a_length_is_told() -> None:
     settings = _adam(PerEpochSchedule(name="per_epoch", factor=0.5))
-    with pytest.raises(ValueError, match="per-epoch schedule has no value at a step"):
+    with pytest.raises(ValueError, match="an epoch has no length; set records_per_epoch"):
         learning_rate_at(settings, 3)
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,8 @@ from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.natgrad.settings import NaturalGradientSettings
 from natdgp.settings.schema import Settings
-from natdgp.training.aggregation import Aggregation
-from natdgp.training.builder import build_optimizers, build_training_model
-from natdgp.training.model import NatGradModel
+from natdgp.training.assembly import build_optimizers, build_training_model
+from natdgp.training.model import DeepGPModel
 from natdgp.training.settings import AdamSettings, EvaluationSettings
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
@@ -42,17 +39,9 @@ def _rows(dtype: str = "float64") -> Any:
     return np.random.default_rng(0).normal(size=(N, 3)).astype(dtype)
 
 
-def _batch(X: FloatArray) -> dict[str, tf.Tensor]:
-    return {
-        "inputs": tf.constant(X[:6]),
-        "targets": tf.constant(np.sin(X[:6, :1])),
-        "positions": tf.range(6, dtype=tf.int64),
-    }
-
-
-def _build(settings: Settings, X: Any = None, **others: Any) -> NatGradModel:
+def _build(settings: Settings, X: Any = None, **others: Any) -> DeepGPModel:
     model = build_training_model(settings, SHAPE, Y_STD, seed=5, X=X, **others)
-    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    model.compile(optimizer=build_optimizers(settings, model))
     return model
 
 
@@ -70,59 +59,12 @@ def test_layers_with_natural_gradients_are_those_of_the_settings(
     assert all(isinstance(one, NaturalGradient) for one in model.natgrad_optimizers)
 
 
-def test_samples_and_places_of_rows_reach_the_steps() -> None:
-    model = _build(_settings({"num_samples": 4}), _rows())
-    draws: list[tuple[int, int, int]] = []
-    at = model.deep_gp.noise.at
-
-    def record(**draw: Any) -> Any:
-        draws.append((int(draw["first"]), int(draw["num_rows"]), draw["num_samples"]))
-        return at(**draw)
-
-    batch = {**_batch(_rows()), "positions": tf.range(20, 26, dtype=tf.int64)}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model.deep_gp.noise, "at", record)
-        metrics = model.train_step(batch)
-        model.test_step(batch)
-    assert draws == [(20, 6, 4), (20, 6, 2)]
-    assert float(metrics["elbo_per_datum"]) == pytest.approx(
-        -float(metrics["loss"]) - np.log(2.0), rel=1e-12
-    )
-
-
-def test_the_reducer_given_is_the_one_that_adds_up() -> None:
-    class Counts(OneProcess):
-        size = 2
-        calls = 0
-
-        def total(self, tensor: tf.Tensor) -> tf.Tensor:
-            self.calls += 1
-            return 2 * tensor
-
-        def broadcast(self, variables: Sequence[tf.Variable]) -> None:
-            self.variables = variables
-
-    reducer = Counts()
-    model = _build(_settings(), _rows(), reducer=reducer)
-    assert model.reducer is reducer
-    assert {id(variable) for variable in reducer.variables} == {id(v) for v in model.variables}
-    built = reducer.calls
-    model.train_step(_batch(_rows()))
-    assert reducer.calls == built + 1
-    model.test_step(_batch(_rows()))
-    assert reducer.calls == built + 2
-
-
-def test_one_process_is_alone_by_default() -> None:
-    assert isinstance(_build(_settings()).reducer, OneProcess)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_ranks_begin_with_the_values_of_rank_0(dtype: str) -> None:
     # A width below D: principal components are among the values.
     settings = _settings({"hidden_width": 2, "dtype": dtype})
 
-    def build(reducer: Reducer) -> NatGradModel:
+    def build(reducer: Reducer) -> DeepGPModel:
         model = _build(settings, _rows(dtype) if reducer.rank == 0 else None, reducer=reducer)
         model.reducer = OneProcess()
         return model
@@ -130,8 +72,9 @@ def test_ranks_begin_with_the_values_of_rank_0(dtype: str) -> None:
     chief, *others = together(3, build)
     alone, shell = _build(settings, _rows(dtype)), _build(settings)
 
-    def inner(model: NatGradModel) -> FloatArray:
-        return np.asarray(model.deep_gp.f_layers[0].predict(_rows(dtype))[0])
+    def inner(model: DeepGPModel) -> FloatArray:
+        layer = model.deep_gp.f_layers[0]
+        return np.asarray(layer.marginals(_rows(dtype), layer.posterior())[0])
 
     assert np.all(inner(shell) != inner(alone))  # different before
     for model in (chief, *others):
@@ -155,29 +98,21 @@ def test_too_few_rows_are_told_on_all_ranks() -> None:
     assert others == ["rank 0 has fewer distinct rows than inducing points"] * 2
 
 
-@pytest.mark.parametrize("aggregation", [None, Aggregation(), Aggregation(3)])
-def test_gradients_are_aggregated_as_asked(aggregation: Aggregation | None) -> None:
-    model = _build(_settings(), _rows(), aggregation=aggregation)
-    assert (model.aggregator is not None) == (aggregation == Aggregation(3))
-    moved = []
-    for _ in range(3):
-        before = model.deep_gp.f_layers[1].q_mu.numpy()
-        model.train_step(_batch(_rows()))
-        moved.append(bool(np.any(model.deep_gp.f_layers[1].q_mu.numpy() != before)))
-    assert moved == ([False, False, True] if aggregation == Aggregation(3) else [True] * 3)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_gamma_starts_as_a_variable_at_its_schedules_first_value(dtype: Any) -> None:
     ramp = NaturalGradientSettings(layers="all", gamma=0.1, gamma_initial=0.001, ramp_steps=5)
     model = _build(_settings({"dtype": dtype}, natural_gradient=ramp))
     gammas = [optimizer.gamma for optimizer in model.natgrad_optimizers]
-    assert [gamma.name for gamma in gammas] == ["gamma_layer_0:0", "gamma_layer_1:0"]
     assert gammas[0] is not gammas[1]
     for gamma in gammas:
         assert gamma.dtype.name == dtype
         assert not gamma.trainable
         assert float(gamma) == pytest.approx(0.001, rel=1e-6)  # float32
+
+
+def test_every_layer_may_have_a_step_length_of_its_own() -> None:
+    model = _build(_settings(natural_gradient={"layers": "all", "gamma": [0.2, 1.0]}))
+    assert [float(one.gamma) for one in model.natgrad_optimizers] == [0.2, 1.0]
 
 
 def test_the_safeguards_are_those_of_the_settings() -> None:
@@ -206,7 +141,8 @@ def test_adams_state_exists_before_the_first_step() -> None:
     assert len(adam.variables) == 1 + 2 * len(others)
     assert float(adam.learning_rate) == pytest.approx(0.03, rel=1e-6)  # a float32 in Keras
     count = len(adam.variables)
-    model.train_step(_batch(_rows()))
+    X = _rows()
+    model.train_step({"inputs": X, "targets": np.sin(X[:, :1])})
     assert len(adam.variables) == count
 
 
@@ -227,28 +163,3 @@ def test_determineds_wrapper_sees_adam_alone_and_what_it_returns_is_used() -> No
     assert optimizers[-1] is wrapped
     assert len(optimizers) == 3
     assert len(wrapped.variables) == 1 + 2 * len(model.other_variables())  # built at once
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_shell_filled_from_saved_weights_goes_on_as_the_full_model(
-    dtype: str, tmp_path: Path
-) -> None:
-    # A width below D: principal components come back with the weights.
-    settings = _settings({"hidden_width": 2, "dtype": dtype})
-    X = _rows(dtype)
-    batch = _batch(X)
-    full, shell = _build(settings, X), _build(settings)
-    full.train_step(batch)
-    expected = full.deep_gp.predict_f_samples(X)[0]
-    assert np.all(shell.deep_gp.predict_f_samples(X)[0] != expected)  # different before
-
-    full.save_weights(str(tmp_path / "weights"), save_format="tf")
-    shell.load_weights(str(tmp_path / "weights")).assert_consumed()
-    np.testing.assert_array_equal(shell.deep_gp.predict_f_samples(X)[0], expected)
-    figures, restored = (
-        {name: float(value) for name, value in one.test_step(batch).items()}
-        for one in (full, shell)
-    )
-    assert restored == figures  # to the last bit
-    assert float(full.train_step(batch)["loss"]) == float(shell.train_step(batch)["loss"])
-    assert int(shell.step) == 2

@@ -10,6 +10,7 @@ from natdgp.training.heartbeat_callback import HeartbeatCallback
 _PHASES = {
     workload.Workload.Kind.RUN_STEP: Phase.TRAINING,
     workload.Workload.Kind.COMPUTE_VALIDATION_METRICS: Phase.VALIDATING,
+    workload.Workload.Kind.CHECKPOINT_MODEL: Phase.SAVING,
 }
 
 
@@ -17,10 +18,9 @@ class WorkloadHeartbeat(HeartbeatCallback):
     """Notes the workloads too."""
 
     def during(self, workloads: workload.Stream) -> workload.Stream:
-        """The same workloads; what goes on between them, and saving, may take any time."""
+        """The same workloads; what goes on between them may take any time."""
         self.wait()
         for work, respond in workloads:
-            if phase := _PHASES.get(work.kind):
-                self._heartbeat.begin(phase, self._steps)
+            self._heartbeat.begin(_PHASES[work.kind], self._steps)
             yield work, respond
             self.wait()
