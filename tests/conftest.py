@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gpflow
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -28,13 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = "cluster" if "cluster" in item.path.parts else str(item.path)
         item.add_marker(pytest.mark.xdist_group(group))
-
-
-@pytest.fixture(autouse=True)
-def _gpflow_defaults_stay() -> Iterator[None]:
-    """Models set GPflow's global float type and jitter; no test leaks them into the next."""
-    with gpflow.config.as_context():
-        yield
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_the_image_keeps_its_stack_and_gains_the_project(
     kept = {name: metadata.version(name) for name in IMAGES_OWN}
     kept["tensorflow"] = metadata.version("tensorflow") + VENDOR_BUILD
     assert image.versions(kept) == kept
-    assert (image.installed / "natdgp" / "trial").is_dir()
+    assert (image.installed / "natdgp" / "determined").is_dir()
     _, task = completed
     assert image.versions(["natdgp"])["natdgp"] in task.log, task.log
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings.space import Space, value_at
+from natdgp.settings.space import read_space, value_at
 from tests.cluster.container import run_trial
 from tests.cluster.flights import short_search
 from tests.cluster.image import Image
@@ -21,7 +21,7 @@ from tests.cluster.master import StandInMaster, steps
 
 def _sampled(config: dict[str, Any]) -> dict[str, Any]:
     """A point of the space that is quick to train, through JSON as the master sends it."""
-    space = Space.read(config["hyperparameters"])
+    space, _ = read_space(config["hyperparameters"])
     point = next(
         point
         for seed in range(1000)
@@ -36,7 +36,7 @@ def test_a_sampled_trial_reports_what_an_adaptive_searcher_reads(
 ) -> None:
     config = short_search(storage)
     hparams = _sampled(config)
-    searched = Space.read(config["hyperparameters"]).searched
+    searched = read_space(config["hyperparameters"])[0].searched
     assert searched["hyperparameters.adam.learning_rate"].type == "log"
     assert 10**-2.5 <= value_at(hparams, ("adam", "learning_rate")) <= 0.1, "a value, no exponent"
     with StandInMaster(config, context) as master:

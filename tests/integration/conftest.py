@@ -1,4 +1,4 @@
-"""Trials driven in this process by Determined's controller, as the local run does it."""
+"""Runs in this process, as `natdgp train` makes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from natdgp.run.local_training import Outcome, train
 from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.run.run_session import new_run
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 from tests.conftest import REPOSITORY
 
 

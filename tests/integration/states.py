@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from natdgp.checkpoint.checksums import WEIGHTS_NAME
+from natdgp.checkpoint.training_state import AGGREGATED_NAME, read_state
 from natdgp.run.run_folder import RunFolder, read_json_lines
-from natdgp.training.aggregation import Aggregator
 
 
 def variables(checkpoint: Path) -> dict[str, Any]:
@@ -21,17 +20,16 @@ def variables(checkpoint: Path) -> dict[str, Any]:
     saved = {
         name: tf.train.load_variable(path, name)
         for name, _ in tf.train.list_variables(path)
-        if name != "_CHECKPOINTABLE_OBJECT_GRAPH" and not name.startswith("_predictive_sums")
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH"
     }
-    if (checkpoint / Aggregator.FILE_NAME).is_file():
-        saved["aggregated"] = np.load(checkpoint / Aggregator.FILE_NAME)
+    if (checkpoint / AGGREGATED_NAME).is_file():
+        saved["aggregated"] = np.load(checkpoint / AGGREGATED_NAME)
     return saved
 
 
-def callbacks(checkpoint: Path) -> dict[str, Any]:
-    """What the callbacks remember: the best value, how long they have waited, the epoch."""
-    with (checkpoint / "determined-callbacks.v1.pkl").open("rb") as file:
-        return dict(_leaves("callbacks", pickle.load(file)))
+def memories(checkpoint: Path) -> dict[str, Any]:
+    """What the loop and its callbacks remember: the best value, how long they have waited."""
+    return dict(_leaves("state", read_state(checkpoint)))
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -75,7 +73,7 @@ def assert_same_checkpoint(one: Path, other: Path, *, rtol: float = 0.0) -> None
     assert expected.keys() == got.keys()
     for name, value in expected.items():
         _assert_close(got[name], value, rtol, name)
-    memory, others = callbacks(one), callbacks(other)
+    memory, others = memories(one), memories(other)
     assert memory.keys() == others.keys()
     for name, value in memory.items():
         if isinstance(value, (float, np.ndarray, np.generic)):

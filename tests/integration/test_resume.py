@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from natdgp.training.aggregation import Aggregator
+from natdgp.checkpoint.training_state import AGGREGATED_NAME
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run, reports
 
@@ -64,7 +64,7 @@ def test_a_run_interrupted_between_aggregated_batches_equals_an_uninterrupted_on
     broken = bench.new(small_experiment, "broken")
     bench.go(broken, Watcher(act_at=4, act=lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert broken.checkpoints()[-1].steps == 4
-    kept = np.load(broken.checkpoints()[-1].path / Aggregator.FILE_NAME)
+    kept = np.load(broken.checkpoints()[-1].path / AGGREGATED_NAME)
     assert kept[-1] == 32  # examples
     bench.go(broken)
     assert_same_run(straight, broken)

@@ -251,7 +251,7 @@ class _GPflows(gpflow.optimizers.NaturalGradient):
     def propose(self, q_mu: Any, q_sqrt: Any, q_mu_grad: Any, q_sqrt_grad: Any) -> SafeStep:
         self._gradients = (q_mu_grad, packed_triangle(q_sqrt_grad))
         none = tf.zeros(tf.shape(q_mu)[1:], tf.bool)
-        return SafeStep(q_mu, q_sqrt, none, none, none)
+        return SafeStep(q_mu, q_sqrt, none, none, none, tf.ones_like(q_mu[0]))
 
     def adopt(self, q_mu: gpflow.Parameter, q_sqrt: gpflow.Parameter, *_: Any) -> None:
         self._natgrad_apply_gradients(*self._gradients, q_mu, q_sqrt)

@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from natdgp.data.prepare import Rows
+from natdgp.seeds import Domain, key_of
 
 Wrap = Callable[[tf.data.Dataset], tf.data.Dataset]
 """Keeps a shard of a dataset of blocks, as Determined's `context.wrap_dataset` does: of K shards
@@ -56,7 +56,8 @@ def training_dataset(
         )
     take = _taker(rows)
     num_rows = len(rows)
-    key = _key(seed)
+    # The cipher reads 32 bits of a word.
+    key = key_of(seed, Domain.DATA_ORDER, 2, np.uint32)[None]  # [1, 2]
 
     per_shard = global_batch_size // num_shards
 
@@ -119,9 +120,3 @@ def _map(
     return blocks.map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(
         tf.data.AUTOTUNE
     )
-
-
-def _key(seed: int) -> npt.NDArray[np.uint32]:
-    """[1, 2] words that depend on all bits of the seed; the cipher reads 32 bits of a word."""
-    key: npt.NDArray[np.uint32] = np.random.SeedSequence(seed).generate_state(2).astype(np.uint32)
-    return key[None]

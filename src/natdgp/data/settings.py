@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from natdgp.fields import Fraction, Frozen, NonNegativeInt, PositiveInt
+from natdgp.fields import Fraction, Frozen, NonNegativeInt, PositiveInt, Refused
 
 
 class SplitSettings(Frozen):
@@ -24,9 +24,11 @@ class SplitSettings(Frozen):
     @model_validator(mode="after")
     def _leaves_training_rows(self) -> SplitSettings:
         if self.validation + self.test >= 1:
-            raise ValueError(
+            raise Refused(
+                "no-training-rows",
                 f"validation + test = {self.validation + self.test:g} leaves no training rows: "
-                "their sum must be below 1; lower one of them"
+                "their sum must be below 1",
+                "lower one of them",
             )
         return self
 
@@ -56,24 +58,13 @@ class TableSettings(Frozen):
     """Use only this many rows, drawn by the split's seed; all by default."""
     split: SplitSettings = SplitSettings()
 
-    @field_validator("path")
-    @classmethod
-    def _may_be_a_path(cls, path: str) -> str:
-        if "\0" in path or any("\ud800" <= c <= "\udfff" for c in path):
-            raise ValueError(
-                "holds a character that no file's name has: NUL, or half of a pair; remove it"
-            )
-        return path
-
     @model_validator(mode="after")
     def _columns_are_distinct(self) -> TableSettings:
         columns = [*self.target, *(self.features or ())]
         twice = sorted({c for c in columns if columns.count(c) > 1})
         if twice:
-            raise ValueError(
-                f"columns named twice among target and features: {', '.join(twice)}; "
-                "name each column once"
-            )
+            message = f"columns named twice among target and features: {', '.join(twice)}"
+            raise Refused("column-named-twice", message, "name each column once")
         return self
 
 
@@ -84,6 +75,9 @@ class ArraysSettings(Frozen):
     rows: PositiveInt | None = None
     """Use only this many rows, drawn by the split's seed; all by default."""
     split: SplitSettings = SplitSettings()
+    constants: Literal["refuse", "keep"] = "refuse"
+    """What to do with columns that do not vary over the training rows: refuse them, as a rule a
+    mistake, or keep them, as they are harmless where others choose the rows (cross-validation)."""
 
 
 DataSettings = Annotated[

@@ -17,6 +17,6 @@ def load_table(settings: DataSettings) -> Table:
         return load_flights(settings)
     if isinstance(settings, ArraysSettings):
         raise DataError(
-            "data.source is arrays: its rows were given in Python, and are not kept; give them again"
+            "data.source is arrays: rows that were given in Python are not kept; give them again"
         )
     return load_file(settings)

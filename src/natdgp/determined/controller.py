@@ -26,8 +26,8 @@ from natdgp.checkpoint.training_state import (
 from natdgp.checkpoint.weights import load_weights
 from natdgp.data.inspection import Inspection
 from natdgp.data.table import DataError
-from natdgp.determined.heartbeat_callback import HeartbeatCallback
 from natdgp.determined.rank_watchdog import RankWatchdog
+from natdgp.determined.workload_heartbeat import WorkloadHeartbeat
 from natdgp.distributed.heartbeat import Heartbeat
 from natdgp.distributed.reducer import gather_on_first_rank
 from natdgp.training.callbacks import EarlyStopping, build_callbacks, load_states, states_of
@@ -65,11 +65,12 @@ class DeepGPController(keras.TFKerasTrialController):
             records = env.experiment_config.get("records_per_epoch")
             per_epoch = records // context.get_global_batch_size() if records else None
             self._own_callbacks = build_callbacks(trial.settings, per_epoch)
+        # What the settings ask for is there, whatever a trial's keras_callbacks returns.
+        callbacks = [*self._own_callbacks, *(train_config.callbacks or [])]
         super().__init__(
             model,
             session,
-            # What the settings ask for is there, whatever a trial's keras_callbacks returns.
-            train_config._replace(callbacks=[*self._own_callbacks, *(train_config.callbacks or [])]),
+            train_config._replace(callbacks=callbacks),
             trial,
             context,
             env,
@@ -86,7 +87,7 @@ class DeepGPController(keras.TFKerasTrialController):
                 self.workloads = self._validation_first(self.workloads)
             self.workloads = self._none_once_stopped(self.workloads)
         self.workloads = self._ready_to_save(self.workloads)
-        self._progress: HeartbeatCallback | None = None
+        self._progress: WorkloadHeartbeat | None = None
         if env.on_cluster and context.distributed.size > 1:
             watchdog = RankWatchdog(context.distributed, env.allocation_id)
             self.show(watchdog.heartbeat)
@@ -94,7 +95,7 @@ class DeepGPController(keras.TFKerasTrialController):
 
     def show(self, heartbeat: Heartbeat) -> None:
         """Let others see how far this rank is; to be called before it runs."""
-        self._progress = HeartbeatCallback(heartbeat, self.env.steps_completed)
+        self._progress = WorkloadHeartbeat(heartbeat, self.env.steps_completed)
         # Last: a rank whose other callbacks hang has not begun the batch.
         self.callback_list.callbacks.append(self._progress)
         self.workloads = self._progress.during(self.workloads)
@@ -148,7 +149,7 @@ class DeepGPController(keras.TFKerasTrialController):
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 if self._progress is not None:
-                    self._progress.compare()
+                    self._progress.save()
                 check_drift(self.model)
                 if (aggregated := self._aggregated) is not None:
                     gather_on_first_rank(aggregated, self.model.reducer)

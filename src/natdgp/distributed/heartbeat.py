@@ -29,9 +29,11 @@ class Phase(enum.IntEnum):
     STARTING = 0
     TRAINING = 1
     VALIDATING = 2
-    WAITING = 3
-    """Saves, or waits for the disk, a master or rank 0: it may take its time."""
-    ENDING = 4
+    SAVING = 3
+    """Compares what ranks hold, and saves."""
+    WAITING = 4
+    """For what is no rank, or for rank 0 to say what comes next: it may take its time."""
+    ENDING = 5
     """Nothing that others wait for is left to do."""
 
 

@@ -15,7 +15,7 @@ START = 10
 """Times the limit for which ranks may prepare (data, first values), do work of a new kind (graphs
 are traced), save, or wait for what is no rank."""
 
-AT_WORK = (Phase.TRAINING, Phase.VALIDATING)
+AT_WORK = (Phase.TRAINING, Phase.VALIDATING, Phase.SAVING)
 
 VARIABLE = "NATDGP_RANK_TIMEOUT"
 """In the environment: the limit, where it is not given otherwise."""
@@ -112,7 +112,7 @@ def _may_take_longer(readings: Sequence[Reading | None]) -> bool:
     first time (graphs are traced), saves, hears from the master, or reports at the end."""
     return not any(reading and reading.phase in AT_WORK for reading in readings) or any(
         reading is None
-        or reading.phase in (Phase.STARTING, Phase.ENDING)
+        or reading.phase in (Phase.STARTING, Phase.SAVING, Phase.ENDING)
         or (reading.phase in AT_WORK and reading.first)
         for reading in readings
     )

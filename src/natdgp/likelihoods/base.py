@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -177,9 +178,19 @@ class Likelihood(abc.ABC):
         ).estimated_root
 
 
+def as_column(values: FloatArray, like: tf.Tensor) -> tf.Tensor:
+    """[K] numbers as [K, 1, 1, 1], against [S, n, Q]."""
+    return tf.constant(values[:, None, None, None], like.dtype)
+
+
+def normal_cdf(z: tf.Tensor) -> tf.Tensor:
+    """Phi(z), to the last digits in the lower tail."""
+    return 0.5 * tf.math.erfc(-z / math.sqrt(2))
+
+
 @contextlib.contextmanager
 def gpflow_float(dtype: Any) -> Iterator[None]:
     """Let GPflow make parameters of a float type, and leave its global default as it is."""
-    config = dataclasses.replace(gpflow.config.config(), float=np.dtype(dtype).type)
+    config = dataclasses.replace(gpflow.config.config(), float=tf.as_dtype(dtype).as_numpy_dtype)
     with gpflow.config.as_context(config):
         yield

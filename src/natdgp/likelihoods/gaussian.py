@@ -9,8 +9,8 @@ from pydantic import Field
 
 from natdgp.fields import Frozen, Number
 from natdgp.lazy import check_shapes, lazy
-from natdgp.likelihoods.base import FLOOR, MIXTURE
-from natdgp.likelihoods.regression import RegressionLikelihood, mixture_crps, normal_cdf
+from natdgp.likelihoods.base import FLOOR, MIXTURE, normal_cdf
+from natdgp.likelihoods.regression import RegressionLikelihood, mixture_crps
 
 if TYPE_CHECKING:
     import gpflow

@@ -38,18 +38,18 @@ class GPflowLikelihood(Likelihood):
     @check_shapes(*MIXTURE, "return: [S, n]")
     def expected_log_density(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """GPflow's variational expectations."""
-        with gpflow_float(mean.dtype.as_numpy_dtype):
+        with gpflow_float(mean.dtype):
             return self.gpflow.variational_expectations(None, mean, var, Y[None])
 
     @check_shapes(*MIXTURE, "return: [S, n]")
     def log_density_by_sample(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """GPflow's predictive log density."""
-        with gpflow_float(mean.dtype.as_numpy_dtype):
+        with gpflow_float(mean.dtype):
             return self.gpflow.predict_log_density(None, mean, var, Y[None])
 
     def moments_by_sample(self, mean: tf.Tensor, var: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """GPflow's predictive mean and variance."""
-        with gpflow_float(mean.dtype.as_numpy_dtype):
+        with gpflow_float(mean.dtype):
             y_mean, y_var = self.gpflow.predict_mean_and_var(None, mean, var)
         return y_mean, y_var
 

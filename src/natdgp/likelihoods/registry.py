@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args
 from pydantic import Field
 
 from natdgp.lazy import lazy
-from natdgp.likelihoods import gaussian, student_t
+from natdgp.likelihoods import bernoulli, gaussian, student_t
 from natdgp.likelihoods.base import Likelihood, gpflow_float
 from natdgp.likelihoods.gpflow_likelihood import GPflowLikelihood
 
@@ -20,6 +20,7 @@ LikelihoodSettings = Annotated[
     Union[  # noqa: UP007
         gaussian.GaussianSettings,
         student_t.StudentTSettings,
+        bernoulli.BernoulliSettings,
     ],
     Field(discriminator="name"),
 ]

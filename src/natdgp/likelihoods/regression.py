@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import erf
-from scipy.stats import norm
 
 from natdgp.lazy import check_shapes, lazy
-from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood
+from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood, as_column
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from scipy import special, stats
 else:
+    special, stats = lazy("scipy.special"), lazy("scipy.stats")
     tf = lazy("tensorflow")
 
 INTERVAL = (0.025, 0.975)
@@ -96,12 +96,12 @@ def gaussian_figures(mean: FloatArray, std: FloatArray, Y: FloatArray) -> dict[s
     std = np.maximum(std, np.finfo(np.float64).eps)
     z = (Y - mean) / std
     # Gneiting & Raftery (2007), equation 21.
-    crps = std * (z * erf(z / np.sqrt(2)) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    crps = std * (z * special.erf(z / np.sqrt(2)) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
     return {
         "rmse": float(np.sqrt(np.mean(np.square(Y - mean)))),
-        "nlpd": float(-np.mean(np.sum(norm.logpdf(z) - np.log(std), axis=1))),
+        "nlpd": float(-np.mean(np.sum(stats.norm.logpdf(z) - np.log(std), axis=1))),
         "crps": float(np.mean(crps)),
-        "coverage_95": float(np.mean(np.abs(z) <= norm.ppf(INTERVAL[1]))),
+        "coverage_95": float(np.mean(np.abs(z) <= stats.norm.ppf(INTERVAL[1]))),
     }
 
 
@@ -132,7 +132,7 @@ def mixture_crps(
 
     def mean_absolute(m: tf.Tensor, v: tf.Tensor, nodes: Nodes) -> tf.Tensor:
         """Mean over the nodes, sum over samples: [n, Q]."""
-        values, weights = (tf.constant(a, m.dtype)[:, None, None, None] for a in nodes)
+        values, weights = (as_column(a, like=m) for a in nodes)
         std = tf.sqrt(v + squared_scale * values)  # [K, S, n, Q]
         z = m / std
         density = tf.exp(-0.5 * tf.square(z)) / math.sqrt(2 * math.pi)
@@ -150,8 +150,3 @@ def mixture_crps(
     within = mean_absolute(tf.zeros_like(mean), 2 * var, difference)
     S = tf.cast(S, mean.dtype)
     return mean_absolute(Y - mean, var, noise) / S - (between + 0.5 * within) / tf.square(S)
-
-
-def normal_cdf(z: tf.Tensor) -> tf.Tensor:
-    """Phi(z), to the last digits in the lower tail."""
-    return 0.5 * tf.math.erfc(-z / math.sqrt(2))

@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import logsumexp
 
 from natdgp.fields import Frozen, Number
 from natdgp.lazy import check_shapes, lazy
-from natdgp.likelihoods.base import FLOOR, MIXTURE, FloatArray
-from natdgp.likelihoods.regression import Nodes, RegressionLikelihood, mixture_crps, normal_cdf
+from natdgp.likelihoods.base import FLOOR, MIXTURE, FloatArray, as_column, normal_cdf
+from natdgp.likelihoods.regression import Nodes, RegressionLikelihood, mixture_crps
 
 if TYPE_CHECKING:
     import gpflow
     import tensorflow as tf
+    import tensorflow_probability as tfp
+    from scipy import special
 else:
     gpflow = lazy("gpflow")
+    special = lazy("scipy.special")
     tf = lazy("tensorflow")
+    tfp = lazy("tensorflow_probability")
 
 _SPACING: Final = 0.45
 _POINTS: Final = np.exp(math.log(5e-4) + _SPACING * np.arange(66))
-"""Trapezoidal rule in log u for :func:`expected_log1p_square`, up to u = 2.5e9."""
+"""Values of c t in :func:`expected_log1p_square`, for the trapezoidal rule in log t."""
 _AT_ONCE: Final = 11
 """Points that are summed in one operation: few operations, and tensors that stay in the cache."""
 
-_CRPS_POINTS: Final = 10
 _CRPS_CENTRE: Final = 32.0
+"""Of the map to a bounded variable in :func:`_gauss_nodes`."""
 
 
 class StudentTLikelihood(RegressionLikelihood):
@@ -44,8 +47,10 @@ class StudentTLikelihood(RegressionLikelihood):
         super().__init__(likelihood)
         self._df = float(likelihood.df)
         self._precisions, self._log_weights = _precision_grid(self._df)
-        self._noise: Nodes = 1 / self._precisions, np.exp(self._log_weights)
-        self._difference = _gauss_nodes(*_sum_of_two(*self._noise))
+        self._lowest_precision = self._precisions[0] ** 1.5 / self._precisions[1] ** 0.5
+        noise = 1 / self._precisions, np.exp(self._log_weights)
+        self._noise = _gauss_nodes(*noise, count=24)
+        self._difference = _gauss_nodes(*_sum_of_two(*noise), count=10)
 
     @classmethod
     def wraps(cls, likelihood: gpflow.likelihoods.Likelihood) -> bool:
@@ -59,27 +64,43 @@ class StudentTLikelihood(RegressionLikelihood):
     def _squared_scale(self, like: tf.Tensor) -> tf.Tensor:
         return tf.square(tf.cast(self.gpflow.scale, like.dtype))
 
+    def _log_peak(self, squared_scale: tf.Tensor) -> tf.Tensor:
+        """Log of the density of scale * t at 0."""
+        df = self._df
+        at_scale_1 = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
+        return at_scale_1 - 0.5 * tf.math.log(squared_scale)
+
     @check_shapes(*MIXTURE, "return: [S, n]")
     def expected_log_density(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """log t(0) / scale - (df + 1) / 2 E log(1 + (y - f)^2 / (df scale^2)), to 1e-9 df."""
         df, squared_scale = self._df, self._squared_scale(like=mean)
         unit = df * squared_scale
         expected = expected_log1p_square((Y - mean) * tf.math.rsqrt(unit), var / unit)
-        peak = (
-            math.lgamma((df + 1) / 2)
-            - math.lgamma(df / 2)
-            - 0.5 * math.log(df * math.pi)
-            - 0.5 * tf.math.log(squared_scale)
-        )
-        return tf.reduce_sum(peak - 0.5 * (df + 1) * expected, axis=-1)
+        by_output = self._log_peak(squared_scale) - 0.5 * (df + 1) * expected
+        return tf.reduce_sum(by_output, axis=-1)
 
     @check_shapes(*MIXTURE, "return: [S, n]")
     def log_density_by_sample(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
-        """Log of the sum over precisions of Gaussian densities, right to 1e-4."""
+        """Log of the sum over precisions of Gaussian densities, right to 1e-4, or 5e-3 far out.
+
+        Residuals beyond 1000 scales ask for precisions below the grid. There f's own variance is
+        nothing, and they add the Student-t density times the share of w given y that lies below.
+        """
         z, std = self._standardised(mean, var, Y)
-        log_weights = _as_column(self._log_weights, like=mean)
+        log_weights = as_column(self._log_weights, like=mean)
         logs = log_weights - 0.5 * tf.square(z) - tf.math.log(std) - 0.5 * math.log(2 * math.pi)
-        return tf.reduce_sum(tf.reduce_logsumexp(logs, axis=0), axis=-1)
+        df, squared_scale = self._df, self._squared_scale(like=mean)
+        t2 = tf.square(Y - mean) / squared_scale
+        below = tf.math.igamma(
+            tf.constant((df + 1) / 2, mean.dtype), self._lowest_precision / 2 * (df + t2)
+        )
+        outlier = (
+            self._log_peak(squared_scale)
+            - 0.5 * (df + 1) * tf.math.log1p(t2 / df)
+            + tf.math.log(tf.maximum(below, 1e-37))
+        )
+        by_output = tfp.math.log_add_exp(tf.reduce_logsumexp(logs, axis=0), outlier)
+        return tf.reduce_sum(by_output, axis=-1)
 
     def moments_by_sample(self, mean: tf.Tensor, var: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """mean and var + scale^2 df / (df - 2)."""
@@ -89,7 +110,7 @@ class StudentTLikelihood(RegressionLikelihood):
     def cdf(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
         """Sum over precisions of Gaussian CDFs, right to 1e-6."""
         z, _ = self._standardised(mean, var, Y)
-        weighted = _as_column(np.exp(self._log_weights), like=mean) * normal_cdf(z)
+        weighted = as_column(np.exp(self._log_weights), like=mean) * normal_cdf(z)
         return tf.reduce_mean(tf.reduce_sum(weighted, axis=0), axis=0)
 
     @check_shapes(*MIXTURE, "return: [n, Q]")
@@ -103,7 +124,7 @@ class StudentTLikelihood(RegressionLikelihood):
         self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(y - mean) / std and std for each precision: [K, S, n, Q]."""
-        precisions = _as_column(self._precisions, like=mean)
+        precisions = as_column(self._precisions, like=mean)
         std = tf.sqrt(var + self._squared_scale(like=mean) / precisions)
         return (Y - mean) / std, std
 
@@ -112,16 +133,16 @@ class StudentTLikelihood(RegressionLikelihood):
 def expected_log1p_square(mean: tf.Tensor, var: tf.Tensor) -> tf.Tensor:
     """E log(1 + a^2) over a ~ N(mean, var), as one smooth integral.
 
-    From log x = integral over t > 0 of (exp(-t) - exp(-t x)) / t dt, at x = (1 + a^2) / c with
-    c = E(1 + a^2), follows, with u = log t as variable of integration and t = exp(u),
-    log c + integral of exp(-t) - r exp(-s - t / c) du, where r = (1 + 2 t var / c)^(-1/2) and
-    s = t mean^2 r^2 / c. The trapezoidal rule's error falls exponentially with the spacing.
-    What lies below its first point is added in closed form, to second order. The error is below
-    1e-9 for |mean| up to 1e6 and var up to 5e7; beyond, where the sum stops early, below 4e-5.
-    In float32 it is below 4e-6, as log c is not more exact.
+    From log x = integral over t > 0 of (exp(-t) - exp(-t x)) / t dt, with the Gaussian's
+    expectation in closed form and c = E(1 + a^2), follows
+    log c + integral of exp(-c t) - r exp(-t - t r^2 mean^2) d log t, r = (1 + 2 t var)^(-1/2),
+    by the trapezoidal rule, whose error falls exponentially with the spacing. What lies below its
+    first point is added in closed form, to second order. The error is below 1e-9 for |mean| up to
+    1e6 and var up to 5e7; beyond, where the sum stops early, below 4e-5. In float32 it is below
+    4e-6, as log c is not more exact.
 
-    Differentiable once. Value and both derivatives are sums of the same terms and are found
-    together, which costs a third of differentiating the sum, in time and in memory.
+    Value and derivatives are sums of the same terms and are found together: differentiating the
+    sum would take twice the time and many times the memory.
     """
 
     @tf.custom_gradient
@@ -131,7 +152,7 @@ def expected_log1p_square(mean: tf.Tensor, var: tf.Tensor) -> tf.Tensor:
         scaled_var = 2 * var
         sums = [tf.zeros_like(mean)] * 3
         for start in range(0, len(_POINTS), _AT_ONCE):
-            t = _as_column(_POINTS[start : start + _AT_ONCE], like=mean) * one_over_c
+            t = as_column(_POINTS[start : start + _AT_ONCE], like=mean) * one_over_c
             r = tf.math.rsqrt(1 + scaled_var * t)
             t_r2 = t * r * r
             term = r * tf.exp(-(t + square * t_r2))
@@ -155,11 +176,6 @@ def expected_log1p_square(mean: tf.Tensor, var: tf.Tensor) -> tf.Tensor:
     return value_and_gradient(mean, var)
 
 
-def _as_column(values: FloatArray, like: tf.Tensor) -> tf.Tensor:
-    """[K] numbers as [K, 1, 1, 1]."""
-    return tf.constant(values[:, None, None, None], like.dtype)
-
-
 def _precision_grid(df: float) -> tuple[FloatArray, FloatArray]:
     """Values of w ~ Gamma(df/2, df/2) and the logs of their weights, which sum to 1.
 
@@ -172,7 +188,7 @@ def _precision_grid(df: float) -> tuple[FloatArray, FloatArray]:
     logs = np.linspace(low, high, math.ceil((high - low) / (0.6 * width)) + 1)
     precisions = np.exp(logs)
     log_weights = df / 2 * (logs - precisions)
-    return precisions, log_weights - logsumexp(log_weights)
+    return precisions, log_weights - special.logsumexp(log_weights)
 
 
 def _sum_of_two(values: FloatArray, weights: FloatArray) -> Nodes:
@@ -180,20 +196,20 @@ def _sum_of_two(values: FloatArray, weights: FloatArray) -> Nodes:
     return np.add.outer(values, values).ravel(), np.outer(weights, weights).ravel()
 
 
-def _gauss_nodes(values: FloatArray, weights: FloatArray) -> Nodes:
+def _gauss_nodes(values: FloatArray, weights: FloatArray, count: int) -> Nodes:
     """A few nodes that serve for many, in the mean of the E|N(m, v + value)| of a CRPS.
 
     These grow as sqrt(value) and are smooth in x = value / (c + value), so that a Gaussian rule
     for the measure weights * sqrt(c + values) over x converges fast: it is found from the
     tridiagonal matrix that Lanczos' algorithm makes of the measure (Golub & Welsch 1969).
-    Centre c and number of nodes were chosen by the CRPS's error relative to the predictive
-    standard deviation: below 5e-4 for df above 2, below 2e-5 for df above 3.
+    Centre c and the numbers of nodes were chosen by the CRPS's error relative to the predictive
+    standard deviation: below 5e-4 for df above 2, below 2e-5 for df from 3.
     """
     x = values / (_CRPS_CENTRE + values)
     measure = weights * np.sqrt(_CRPS_CENTRE + values)
     basis = np.zeros((0, len(x)))
     vector = np.sqrt(measure)
-    for _ in range(_CRPS_POINTS):
+    for _ in range(count):
         for _ in range(2):  # once more, against rounding
             vector = vector - basis.T @ (basis @ vector)
         basis = np.vstack([basis, vector / np.linalg.norm(vector)])

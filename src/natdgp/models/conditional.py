@@ -25,7 +25,7 @@ BLOCK = 32
 BLOCK_ALONE = 128
 """The same for one latent GP, whose products are narrower: of 50 to 256 the fastest."""
 
-Gradients = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+Gradients = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 @check_shapes(
@@ -105,7 +105,7 @@ def whitened_marginals(
     q_mu: tf.Tensor,
     q_sqrt: tf.Tensor,
     *,
-    jitter: float | None = None,
+    jitter: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and variance of f(X) under q, for P latent GPs that share kernel and inducing inputs.
 
@@ -122,23 +122,24 @@ def whitened_marginals(
     :param q_sqrt: lower-triangular square roots of their covariances, as
         :func:`~natdgp.natgrad.parameters.lower_triangle` gives them: of the gradient that they
         receive only the lower triangle is right.
-    :param jitter: added to the diagonal of Kuu; GPflow's default if None.
+    :param jitter: added to the diagonal of Kuu.
     """
     shared, points = kernel.kernel, inducing.inducing_variable
-    jitter = gpflow.default_jitter() if jitter is None else jitter
-    Kuu = gpflow.covariances.Kuu(points, shared, jitter=jitter)  # [M, M]
-    Kuf = gpflow.covariances.Kuf(points, shared, X)  # [M, N]
-    mean, difference = _mean_and_difference(
-        Kuu, Kuf, tf.convert_to_tensor(q_mu), tf.convert_to_tensor(q_sqrt)
+    mean, var = _mean_and_variance(
+        shared(X, full_cov=False),  # [N]
+        gpflow.covariances.Kuu(points, shared, jitter=jitter),  # [M, M]
+        gpflow.covariances.Kuf(points, shared, X),  # [M, N]
+        tf.convert_to_tensor(q_mu),
+        tf.convert_to_tensor(q_sqrt),
     )
-    return mean, tf.transpose(shared(X, full_cov=False) + difference)
+    return mean, var
 
 
 @tf.custom_gradient
-def _mean_and_difference(
-    Kuu: tf.Tensor, Kuf: tf.Tensor, q_mu: tf.Tensor, q_sqrt: tf.Tensor
+def _mean_and_variance(
+    Kff: tf.Tensor, Kuu: tf.Tensor, Kuf: tf.Tensor, q_mu: tf.Tensor, q_sqrt: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[[tf.Tensor, tf.Tensor], Gradients]]:
-    """The mean, [N, P], and var - diag Kff, [P, N], of :func:`whitened_marginals`.
+    """:func:`whitened_marginals` of the kernel's matrices, of Kff the diagonal.
 
     The derivative is written out, in the notation of reverse mode (Giles 2008: bars are gradients
     of the loss). With B_p = q_sqrt_p' A and G_p = 2 B_p diag(var_bar_p),
@@ -146,6 +147,7 @@ def _mean_and_difference(
         q_mu_bar     = A mean_bar
         q_sqrt_p_bar = A G_p' in its lower triangle; what stands above it means nothing
         A_bar        = q_mu mean_bar' + sum_p q_sqrt_p G_p - 2 A diag(sum_p var_bar_p)
+        Kff_bar      = sum_p var_bar_p
         Kuf_bar      = L'^-1 A_bar
         Kuu_bar      = -L'^-1 Phi(A_bar A') L^-1
 
@@ -158,28 +160,36 @@ def _mean_and_difference(
     the zeros of a block are left out; GPflow's conditional multiplies each q_sqrt_p' with a copy of
     A of its own, zeros included. Automatic differentiation of the same formulas would make several
     passes more over [P, M, N].
+
+    Sums over blocks are written as differences, and what is minus a sum is what is computed.
+    TensorFlow makes one AddN of a sum of more than two terms, and AddN begins with whichever term
+    has a buffer that nobody else is reading at that moment: equal calls would differ by rounding.
+    Differences it leaves as they are.
     """
     L = tf.linalg.cholesky(Kuu)
     A = tf.linalg.triangular_solve(L, Kuf)
     blocks = _blocks(q_mu, q_sqrt, A)
-    mean = tf.transpose(blocks[0].of_mean)
-    norms = [tf.reduce_sum(tf.square(block.B), axis=1) for block in blocks]
-    difference = tf.add_n(norms) - tf.reduce_sum(tf.square(A), axis=0)
+    removed = tf.reduce_sum(tf.square(A), axis=0)
+    for block in blocks:
+        removed -= tf.reduce_sum(tf.square(block.B), axis=1)
 
     def gradients(mean_bar: tf.Tensor, var_bar: tf.Tensor) -> Gradients:
-        q_mu_bar, q_sqrt_bar, A_bar = _block_gradients(blocks, A, mean_bar, var_bar)
-        W = tf.linalg.matmul(A_bar, A, transpose_b=True)
-        half = tf.linalg.triangular_solve(L, _negative_phi(W), adjoint=True)
+        var_bar = tf.transpose(var_bar)  # [P, N]
+        Kff_bar = tf.reduce_sum(var_bar, axis=0)
+        q_mu_bar, q_sqrt_bar, minus_A_bar = _block_gradients(blocks, A, mean_bar, var_bar, Kff_bar)
+        W = _phi(tf.linalg.matmul(minus_A_bar, A, transpose_b=True))
+        half = tf.linalg.triangular_solve(L, W, adjoint=True)
         Kuu_bar = tf.linalg.triangular_solve(L, tf.transpose(half), adjoint=True)
-        return Kuu_bar, tf.linalg.triangular_solve(L, A_bar, adjoint=True), q_mu_bar, q_sqrt_bar
+        Kuf_bar = tf.linalg.triangular_solve(-L, minus_A_bar, adjoint=True)
+        return Kff_bar, Kuu_bar, Kuf_bar, q_mu_bar, q_sqrt_bar
 
-    return (mean, difference), gradients
+    return (tf.transpose(blocks[0].of_mean), tf.transpose(Kff - removed)), gradients
 
 
-def _negative_phi(W: tf.Tensor) -> tf.Tensor:
-    """-Phi(W): minus the lower triangle of W with its diagonal halved."""
+def _phi(W: tf.Tensor) -> tf.Tensor:
+    """The lower triangle of W with its diagonal halved."""
     M = W.shape[0]
-    return W * tf.constant(0.5 * np.eye(M) - np.tril(np.ones([M, M])), W.dtype)
+    return W * tf.constant(np.tril(np.ones([M, M])) - 0.5 * np.eye(M), W.dtype)
 
 
 class _Block(NamedTuple):
@@ -219,14 +229,14 @@ def _blocks(q_mu: tf.Tensor, q_sqrt: tf.Tensor, A: tf.Tensor) -> list[_Block]:
 
 
 def _block_gradients(
-    blocks: list[_Block], A: tf.Tensor, mean_bar: tf.Tensor, var_bar: tf.Tensor
+    blocks: list[_Block], A: tf.Tensor, mean_bar: tf.Tensor, var_bar: tf.Tensor, Kff_bar: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """q_mu_bar, q_sqrt_bar and A_bar."""
+    """q_mu_bar, q_sqrt_bar and minus A_bar."""
     twice = 2 * var_bar[:, None, :]
-    ends = [block.start for block in blocks[1:]] + [A.shape[0]]
-    q_mu_bar, factors, to_A = None, [], []
+    q_mu_bar, factors, to_A, widths = None, [], [], []
     for start, rows, B, _ in blocks:
         P, w, _ = B.shape
+        widths.append(w)
         G = tf.reshape(twice * B, [P * w, -1])
         if start == 0:
             G = tf.concat([G, tf.transpose(mean_bar)], axis=0)
@@ -237,16 +247,9 @@ def _block_gradients(
         factors.append(tf.pad(columns_bar, [[0, 0], [0, 0], [start, 0]]))
         to_A.append(tf.linalg.matmul(rows, G, transpose_a=True))  # rows from `start` on
     transposed = tf.linalg.matrix_transpose(tf.concat(factors, axis=1))
-    own = -2 * tf.reduce_sum(var_bar, axis=0) * A
-    A_bar = [
-        tf.add_n(
-            [own[start:end]]
-            + [
-                part[start - block.start : end - block.start]
-                for block, part in zip(blocks, to_A, strict=True)
-                if block.start <= start
-            ]
-        )
-        for start, end in zip([block.start for block in blocks], ends, strict=True)
-    ]
-    return q_mu_bar, transposed, tf.concat(A_bar, axis=0)
+    minus_A_bar, rest = [], 2 * Kff_bar * A
+    for width, part in zip(widths, to_A, strict=True):
+        rest -= part
+        minus_A_bar.append(rest[:width])
+        rest = rest[width:]
+    return q_mu_bar, transposed, tf.concat(minus_A_bar, axis=0)

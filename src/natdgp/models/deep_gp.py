@@ -93,7 +93,8 @@ class DeepGP(tf.Module):
         F = X[None]  # [1, n, D]: the first layer is computed once for all samples
         for index, layer in enumerate(self.f_layers[:-1]):
             F = layer.propagate(F, q[index], draws, index)
-        return self.f_layers[-1].propagate_marginals(F, q[-1])
+        f: tuple[tf.Tensor, tf.Tensor] = self.f_layers[-1].propagate_marginals(F, q[-1])
+        return f
 
     def predictive_marginals(
         self, X: tf.Tensor, num_samples: int, stream: Stream = Stream.PREDICTION
@@ -104,7 +105,9 @@ class DeepGP(tf.Module):
         :param num_samples: S.
         :param stream: what the samples are for.
         """
-        return self.f_marginals(X, self.noise.shared(stream, self.samples_per_row(num_samples)))
+        draws = self.noise.shared(stream, self.samples_per_row(num_samples))
+        f: tuple[tf.Tensor, tf.Tensor] = self.f_marginals(X, draws)
+        return f
 
     def kl(self, posteriors: Sequence[Posterior] | None = None) -> tf.Tensor:
         """Sum over layers of KL[q(u) || p(u)]; scalar, in nats."""

@@ -11,6 +11,8 @@ so that its gradients, too, are two products and nothing else. The rounding is t
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import gpflow
 import numpy as np
 import tensorflow as tf
@@ -18,16 +20,60 @@ import tensorflow as tf
 from natdgp.models.settings import KernelSettings
 
 
-def squared_distances(X: tf.Tensor, Z: tf.Tensor) -> tf.Tensor:
-    """|x - z|^2 for all rows of X [N, D] and Z [M, D], [N, M]; rounding may make it negative."""
-    return _product(-2 * X, _squares(X), Z, _squares(Z))
+def squared_distances(X: tf.Tensor, Z: tf.Tensor | None = None) -> tf.Tensor:
+    """|x - z|^2 for all rows of X [N, D] and Z [M, D], by default X, [N, M].
+
+    Rounding may make it negative.
+    """
+    return _quadratic(1.0, tf.zeros([], X.dtype), X, Z)
 
 
-def _product(X: tf.Tensor, x: tf.Tensor, Z: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """X Z' + x 1' + 1 z' for columns x and z."""
-    left = tf.concat([X, x, tf.ones_like(x)], axis=1)
-    right = tf.concat([Z, tf.ones_like(z), z], axis=1)
-    return tf.linalg.matmul(left, right, transpose_b=True)
+def _quadratic(a: float, c: tf.Tensor, X: tf.Tensor, Z: tf.Tensor | None) -> tf.Tensor:
+    """c + a |x - z|^2, [N, M]; Z is X if None.
+
+    The derivative is written out so that each argument has one: TensorFlow adds the parts of a
+    gradient in an order of its own where they are more than two. With D the gradient of the result,
+
+        x_n_bar = 2 a sum_m D_nm (x_n - z_m),    z_m_bar likewise,    c_bar = sum_nm D_nm
+
+    :param a: a number.
+    :param c: scalar.
+    """
+
+    def product(c: tf.Tensor, X: tf.Tensor, Z: tf.Tensor) -> tf.Tensor:
+        left = tf.concat([-2 * a * X, a * _squares(X) + c, tf.ones_like(X[:, :1])], axis=1)
+        right = tf.concat([Z, tf.ones_like(Z[:, :1]), a * _squares(Z)], axis=1)
+        return tf.linalg.matmul(left, right, transpose_b=True)
+
+    def pulled(
+        D: tf.Tensor, X: tf.Tensor, Z: tf.Tensor, transpose: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """x_n_bar, [N, D], and the sums of D's rows, [N, 1]."""
+        Z_and_ones = tf.concat([Z, tf.ones_like(Z[:, :1])], axis=1)
+        sums = tf.linalg.matmul(D, Z_and_ones, transpose_a=transpose)
+        return 2 * a * (sums[:, -1:] * X - sums[:, :-1]), sums[:, -1:]
+
+    @tf.custom_gradient
+    def of_two(
+        c: tf.Tensor, X: tf.Tensor, Z: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor, tf.Tensor]]]:
+        def gradients(D: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            X_bar, sums = pulled(D, X, Z)
+            return tf.reduce_sum(sums), X_bar, pulled(D, Z, X, transpose=True)[0]
+
+        return product(c, X, Z), gradients
+
+    @tf.custom_gradient
+    def of_one(
+        c: tf.Tensor, X: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
+        def gradients(D: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            X_bar, sums = pulled(D + tf.transpose(D), X, X)
+            return 0.5 * tf.reduce_sum(sums), X_bar
+
+        return product(c, X, X), gradients
+
+    return of_one(c, X) if Z is None else of_two(c, X, Z)
 
 
 def _squares(X: tf.Tensor) -> tf.Tensor:
@@ -39,11 +85,7 @@ class SquaredExponential(gpflow.kernels.SquaredExponential):
 
     def K(self, X: tf.Tensor, X2: tf.Tensor | None = None) -> tf.Tensor:
         """[N, N2]; the exponential of one product, log variance in it."""
-        X = self.scale(X)
-        X2 = X if X2 is None else self.scale(X2)
-        return tf.exp(
-            _product(X, tf.math.log(self.variance) - 0.5 * _squares(X), X2, -0.5 * _squares(X2))
-        )
+        return tf.exp(_quadratic(-0.5, tf.math.log(self.variance), self.scale(X), self.scale(X2)))
 
 
 class Matern32(gpflow.kernels.Matern32):
@@ -51,8 +93,7 @@ class Matern32(gpflow.kernels.Matern32):
 
     def scaled_squared_euclid_dist(self, X: tf.Tensor, X2: tf.Tensor | None = None) -> tf.Tensor:
         """r^2, [N, N2]."""
-        X = self.scale(X)
-        return squared_distances(X, X if X2 is None else self.scale(X2))
+        return squared_distances(self.scale(X), self.scale(X2))
 
 
 class Matern52(gpflow.kernels.Matern52):
@@ -60,8 +101,7 @@ class Matern52(gpflow.kernels.Matern52):
 
     def scaled_squared_euclid_dist(self, X: tf.Tensor, X2: tf.Tensor | None = None) -> tf.Tensor:
         """r^2, [N, N2]."""
-        X = self.scale(X)
-        return squared_distances(X, X if X2 is None else self.scale(X2))
+        return squared_distances(self.scale(X), self.scale(X2))
 
 
 _KERNELS = {

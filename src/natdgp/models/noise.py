@@ -10,6 +10,8 @@ import numpy as np
 import scipy.stats
 import tensorflow as tf
 
+from natdgp.seeds import Domain, key_of
+
 
 class Stream(enum.IntEnum):
     """What noise is drawn for; streams never share numbers."""
@@ -39,7 +41,7 @@ class SamplingNoise:
 
     def __init__(self, seed: int) -> None:
         """:param seed: the trial's seed, any non-negative integer; all of its bits count."""
-        self._key = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+        self._key = key_of(seed, Domain.SAMPLING_NOISE, 1, np.uint64)
 
     def at(self, stream: Stream, positions: tf.Tensor, num_samples: int) -> Draws:
         """The numbers of rows, each its own.

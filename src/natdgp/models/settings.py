@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from natdgp.fields import Frozen, PositiveFloat, PositiveInt
+from natdgp.fields import Frozen, PositiveFloat, PositiveInt, Refused
 from natdgp.likelihoods.gaussian import GaussianSettings
 from natdgp.likelihoods.registry import LikelihoodSettings
+
 
 class KernelSettings(Frozen):
     """The kernel of every layer; each layer has parameters of its own."""
@@ -45,9 +46,10 @@ class ModelSettings(Frozen):
     def _one_number_per_layer(self) -> ModelSettings:
         given = self.inducing_points
         if isinstance(given, tuple) and len(given) != self.layers:
-            raise ValueError(
-                f"inducing_points lists {len(given)} numbers for {self.layers} layers; "
-                "give one per layer, or a single number"
+            raise Refused(
+                "not-one-per-layer",
+                f"inducing_points lists {len(given)} numbers for {self.layers} layers",
+                "give one per layer, or a single number",
             )
         return self
 

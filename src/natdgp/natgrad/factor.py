@@ -14,8 +14,6 @@ again. On the CPU it also writes a warning to the log, once for each failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 from check_shapes import check_shapes
 
@@ -31,7 +29,8 @@ def upper_product(A: tf.Tensor, L: tf.Tensor) -> tf.Tensor:
     """The upper triangle of A' L, for lower triangular A and L.
 
     Column block by column block, each from the rows where both factors are not zero: a third
-    of the work of the whole product with four blocks, a quarter with eight.
+    of the work of the whole product with four blocks, a quarter with eight. One block if M is
+    small, or not known when the graph is traced.
 
     :returns: a matrix whose strictly lower triangle holds parts of the product or zeros, and means
         nothing.
@@ -40,26 +39,7 @@ def upper_product(A: tf.Tensor, L: tf.Tensor) -> tf.Tensor:
     def columns(start: int, end: int | None) -> tf.Tensor:
         return tf.matmul(A[:, start:, :end], L[:, start:, start:end], transpose_a=True)
 
-    return _upper_by_columns(columns, L.shape[-1])
-
-
-@check_shapes("C: [P, M, M]", "return: [P, M, M]")
-def upper_square(C: tf.Tensor) -> tf.Tensor:
-    """The upper triangle of C C, for symmetric C: two thirds of the work with three blocks.
-
-    :returns: as :func:`upper_product`.
-    """
-    return _upper_by_columns(
-        lambda start, end: tf.matmul(C[:, :end], C[:, :, start:end]), C.shape[-1]
-    )
-
-
-def _upper_by_columns(columns: Callable[[int, int | None], tf.Tensor], M: int | None) -> tf.Tensor:
-    """A matrix put together of blocks of its columns, of each the rows down to the diagonal.
-
-    :param columns: rows 0 to `end` of the columns from `start` to `end`.
-    :param M: its size; one block if it is small, or not known when the graph is traced.
-    """
+    M = L.shape[-1]
     if M is None or M < 2 * COLUMNS:
         return columns(0, M)
     blocks = []

@@ -15,6 +15,9 @@ import gpflow
 import tensorflow as tf
 from gpflow.optimizers import XiTransform
 
+_GPFLOW_STEP = gpflow.optimizers.NaturalGradient._natgrad_apply_gradients
+"""Bound here, for whoever puts another class in the place of GPflow's later."""
+
 
 class GPflowNaturalGradient(gpflow.optimizers.NaturalGradient, abc.ABC):
     """GPflow's optimizer, with the step it takes on ready gradients made public and open."""
@@ -54,7 +57,7 @@ def gpflow_step(
     GPflow reads nothing of its optimizer but gamma and the default transformation; handing it those
     alone lets gamma be a tensor, as a schedule needs, without an optimizer whose gamma changes.
     """
-    gpflow.optimizers.NaturalGradient._natgrad_apply_gradients(
+    _GPFLOW_STEP(
         SimpleNamespace(gamma=gamma, xi_transform=xi_transform),
         q_mu_grad,
         q_sqrt_grad,

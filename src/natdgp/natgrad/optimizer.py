@@ -40,6 +40,8 @@ Parameters = (
 )
 """(q_mu, q_sqrt), or (q_mu, q_sqrt, transformation)."""
 
+ParametersOrCall = Sequence[Parameters] | Callable[[], Sequence[Parameters]]
+
 Gradients = tuple[tf.Tensor, tf.Tensor]
 """Of q_mu and q_sqrt, with respect to their unconstrained variables."""
 
@@ -76,36 +78,41 @@ class NaturalGradient(GPflowNaturalGradient):
 
     def __init__(
         self,
-        gamma: Gamma,
+        gamma: Gamma = None,
         xi_transform: XiTransform = XI_NAT,
         name: str | None = None,
         *,
         positive_definite: PositiveDefinite = "fallback",
         max_kl: float | None = None,
         max_refused: int = DEFAULT_MAX_REFUSED,
+        **unsupported: Any,
     ) -> None:
-        """:param gamma: the step length: a number, a tf.Variable (which stays settable inside a
-            tf.function), a Keras schedule (a function of `iterations`) or a callable without
-            arguments.
+        """:param gamma: the step length: a number, a tf.Variable, a Keras schedule (a function of
+            `iterations`) or a callable without arguments.
         :param xi_transform: the parameters the step is straight in; `minimize` and
             `apply_gradients` may override it for each q(u).
         :param name: of the optimizer.
         :param positive_definite: for XiNat, what to do where the exact step leads to no Gaussian,
             as a long step on a loss that is not convex does: `exact` raises, as GPflow does;
-            `guaranteed` always takes the step with a second-order term that cannot fail;
-            `fallback` takes the exact step, and for each latent GP whose exact step would fail the
-            guaranteed one. The last two shorten a step too large for the number format.
+            `fallback` shortens the steps of latent GPs whose exact step would fail; `guaranteed`
+            those as well by which a variance would grow to more than twice its size
+            (:func:`natdgp.natgrad.steps.guaranteed_natural_step`).
         :param max_kl: the largest KL(q_new || q_old) of a step, for each latent GP; a step that
             goes further is shortened. None for no bound.
         :param max_refused: how many non-finite gradients in a row stop the training.
+        :param unsupported: options of other Keras optimizers, to be told what to do instead.
         :raises ValueError: for a value that means nothing.
+        :raises TypeError: for an option that this optimizer does not have, or want of gamma.
         """
+        for option in unsupported:
+            remedy = _REMEDIES.get(option, "leave it out")
+            raise TypeError(f"NaturalGradient has no {option}; {remedy}")
+        if gamma is None:
+            raise TypeError("NaturalGradient needs gamma, the step length, such as 0.1")
         super().__init__(gamma, xi_transform, name)
         if positive_definite not in get_args(PositiveDefinite):
             allowed = ", ".join(repr(a) for a in get_args(PositiveDefinite))
             raise ValueError(f"positive_definite is {positive_definite!r}; choose one of {allowed}")
-        if isinstance(gamma, int | float) and not 0 <= gamma < math.inf:
-            raise ValueError(f"gamma is {gamma}; give a step length of 0 or more, such as 0.1")
         if max_kl is not None and not 0 < max_kl < math.inf:
             raise ValueError(f"max_kl is {max_kl}; give a number above 0, or None for no bound")
         if max_refused < 1:
@@ -117,11 +124,59 @@ class NaturalGradient(GPflowNaturalGradient):
         self.refused_in_a_row = self.add_variable([], dtype=tf.int64, name="refused_in_a_row")
         """Steps in a row with gradients that were not finite."""
 
+    _gamma: Gamma = None
+    _is_traced = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _REMEDIES and value is not None:  # Keras' constructor sets them to None
+            raise AttributeError(f"NaturalGradient has no {name}; {_REMEDIES[name]}")
+        super().__setattr__(name, value)
+
+    @property
+    def learning_rate(self) -> Any:
+        """Not there: a step has the length `gamma`."""
+        raise AttributeError(f"NaturalGradient has no learning_rate; {_REMEDIES['learning_rate']}")
+
+    @property
+    def gamma(self) -> Gamma:
+        """The step length: a variable, a schedule or a callable.
+
+        A number, given or assigned, is the value of a variable, which is read at every step, in a
+        tf.function traced before as well. Anything else can be assigned until a step was traced.
+
+        :raises ValueError: for a number that is no step length.
+        :raises TypeError: for an assignment that a traced step would not notice.
+        """
+        return self._gamma
+
+    @gamma.setter
+    def gamma(self, gamma: Gamma) -> None:
+        now = self._gamma
+        is_number = not isinstance(gamma, tf.Variable) and not callable(gamma)
+        if is_number and not (tf.is_tensor(gamma) and not hasattr(gamma, "numpy")):
+            gamma = float(gamma)
+            if not 0 <= gamma < math.inf:
+                raise ValueError(f"gamma is {gamma}; give a step length of 0 or more, such as 0.1")
+            if isinstance(now, tf.Variable):
+                now.assign(tf.cast(tf.constant(gamma, tf.float64), now.dtype))
+                return
+        if self._is_traced:
+            raise TypeError(
+                f"gamma is a {type(now).__name__}, which a traced step goes on reading; for another"
+                " kind of gamma make a new optimizer, for another number give it a tf.Variable"
+            )
+        self._owns_gamma = isinstance(gamma, float)
+        if self._owns_gamma:
+            with tf.init_scope():
+                gamma = tf.Variable(gamma, dtype=tf.float64, trainable=False, name="gamma")
+        self._gamma = gamma
+
     def current_gamma(self, dtype: tf.DType | None = None) -> tf.Tensor:
         """The step length in force: at this iteration, or of this call.
 
         :param dtype: of the result; the step length's own by default.
         """
+        self._is_traced = self._is_traced or tf.inside_function()
         gamma = self.gamma
         if isinstance(gamma, tf.keras.optimizers.schedules.LearningRateSchedule):
             gamma = gamma(self.iterations)
@@ -134,51 +189,65 @@ class NaturalGradient(GPflowNaturalGradient):
     def counts(self) -> dict[str, tf.Tensor]:
         """Steps of single latent GPs since the beginning by what became of them, for metrics.
 
-        `taken`: as asked for; `corrected`: with the second-order term, because the exact step would
-        have failed; `shortened`: for the trust region or the number format; `refused`: not at all,
-        for gradients that are not finite or want of a valid step.
+        `taken`: as asked for; `corrected`: otherwise, usually shorter, for `positive_definite`;
+        `shortened`: for the trust region; `refused`: not at all, for gradients that are not finite
+        or numbers that cannot be represented.
         """
         return dict(zip(COUNTS, tf.unstack(self._counts), strict=True))
 
-    def minimize(self, loss_fn: Callable[[], tf.Tensor], var_list: Sequence[Parameters]) -> None:
+    def minimize(
+        self,
+        loss_fn: Callable[[], tf.Tensor],
+        var_list: ParametersOrCall,
+        name: str | None = None,
+    ) -> None:
         """One step on every q(u) of the list, down one gradient of the loss.
 
         :param loss_fn: the loss, a scalar; called once.
-        :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation).
+        :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation), trainable
+            or not; or a callable that returns them.
+        :param name: of the scope of the operations.
         """
-        self.apply_gradients(self.compute_gradients(loss_fn, var_list))
+        self.apply_gradients(self.compute_gradients(loss_fn, var_list), name)
 
     def compute_gradients(
-        self, loss_fn: Callable[[], tf.Tensor], var_list: Sequence[Parameters]
+        self, loss_fn: Callable[[], tf.Tensor], var_list: ParametersOrCall
     ) -> list[tuple[Gradients, Parameters]]:
         """The gradients, each with its q(u), ready for :meth:`apply_gradients`.
 
         :param loss_fn: the loss, a scalar; called once.
-        :param var_list: pairs (q_mu, q_sqrt) or triples (q_mu, q_sqrt, transformation).
+        :param var_list: as in :meth:`minimize`.
+        :raises TypeError: for a list of anything but pairs and triples.
         :raises ValueError: if the loss does not depend on a parameter.
         """
-        variables = [[q.unconstrained_variable for q in entry[:2]] for entry in var_list]
+        entries = _checked(var_list() if callable(var_list) else var_list)
+        variables = [q.unconstrained_variable for entry in entries for q in entry[:2]]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
+            tape.watch(variables)  # untrainable ones too: GPflow's tutorials make q(u) so
             loss = loss_fn()
         gradients = tape.gradient(loss, variables)
-        return [((g[0], g[1]), entry) for g, entry in zip(gradients, var_list, strict=True)]
+        pairs = zip(gradients[::2], gradients[1::2], strict=True)
+        return list(zip(pairs, entries, strict=True))
 
     def apply_gradients(
         self, grads_and_vars: Iterable[tuple[Gradients, Parameters]], name: str | None = None
     ) -> tf.Variable:
         """One step on every q(u) of the list, down gradients that are given.
 
+        If a number in any of the gradients is not finite, every q(u) stays as it is.
+
         :param grads_and_vars: pairs of gradients and parameters:
             ((q_mu_grad, q_sqrt_grad), (q_mu, q_sqrt)), or with a transformation after q_sqrt. The
             gradients are those of the unconstrained variables, as tf.GradientTape gives them.
         :param name: of the scope of the operations.
         :returns: `iterations`, one more than before.
+        :raises TypeError: for parameters that are no such pairs or triples.
         :raises ValueError: if a gradient is None.
         :raises tf.errors.InvalidArgumentError: after `max_refused` calls in a row with gradients
             that are not finite; or for a step to no Gaussian, if `positive_definite` is "exact".
         """
         pairs = list(grads_and_vars)
+        _checked([entry for _, entry in pairs])
         for gradients, entry in pairs:
             for gradient, parameter in zip(gradients, entry[:2], strict=True):
                 if gradient is None:
@@ -186,9 +255,14 @@ class NaturalGradient(GPflowNaturalGradient):
                         f"the loss does not depend on {parameter.name}, so it has no gradient;"
                         " leave its q(u) out of the list"
                     )
-        with tf.name_scope(name or self.natgrad_name):
+
+        def go() -> None:
             for gradients, entry in pairs:
                 self._step(*gradients, *entry)
+
+        with tf.name_scope(name or self.natgrad_name):
+            finite = are_finite(*(gradient for gradients, _ in pairs for gradient in gradients))
+            self._go_if(finite, go, [entry[0] for _, entry in pairs])
             return self.iterations.assign_add(1)
 
     def apply_one(
@@ -202,6 +276,27 @@ class NaturalGradient(GPflowNaturalGradient):
         """:meth:`apply_gradients` for one q(u); GPflux's models call it through GPflow's name."""
         self.apply_gradients([((q_mu_grad, q_sqrt_grad), (q_mu, q_sqrt, xi_transform))])
 
+    def _go_if(
+        self, finite: tf.Tensor | bool, go: Callable[[], None], q_mus: Sequence[gpflow.Parameter]
+    ) -> None:
+        """Take a step of these q(u), or leave all as they are and count that."""
+
+        def taken() -> None:
+            self.refused_in_a_row.assign(0, read_value=False)
+            go()
+
+        def refused() -> None:
+            for q_mu in q_mus:
+                self._count([0, 0, tf.shape(q_mu, out_type=tf.int64)[1]], q_mu)
+            in_a_row = self.refused_in_a_row.assign_add(1)
+            message = _TOO_MANY_REFUSED.format(self.natgrad_name, self.max_refused)
+            tf.debugging.Assert(in_a_row < self.max_refused, [message])
+
+        if finite is True:
+            taken()
+        else:
+            tf.cond(finite, taken, refused)
+
     def _step(
         self,
         q_mu_grad: tf.Tensor,
@@ -210,29 +305,14 @@ class NaturalGradient(GPflowNaturalGradient):
         q_sqrt: gpflow.Parameter,
         xi_transform: XiTransform | None = None,
     ) -> None:
-        """Step one q(u), unless its gradients are not finite."""
+        """Step one q(u)."""
         xi_transform = self.xi_transform if xi_transform is None else xi_transform
         gamma = self.current_gamma(q_mu.dtype)
-        finite = are_finite(q_mu_grad, q_sqrt_grad)
-
-        def go() -> None:
-            self.refused_in_a_row.assign(0, read_value=False)
-            if type(xi_transform) in (XiNat, XiSqrtMeanVar):
-                self._safe_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
-            else:
-                gpflow_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
-                self._count(tf.zeros([3], tf.int64), q_mu)
-
-        tf.cond(finite, go, lambda: self._refuse(q_mu))
-
-    def _refuse(self, q_mu: gpflow.Parameter) -> None:
-        """Leave q(u) as it is, for gradients that are not finite."""
-        self._count([0, 0, tf.shape(q_mu, out_type=tf.int64)[1]], q_mu)
-        in_a_row = self.refused_in_a_row.assign_add(1)
-        tf.debugging.Assert(
-            in_a_row < self.max_refused,
-            [_TOO_MANY_REFUSED.format(self.natgrad_name, self.max_refused)],
-        )
+        if type(xi_transform) in (XiNat, XiSqrtMeanVar):
+            self._safe_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
+        else:
+            gpflow_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
+            self._count(tf.zeros([3], tf.int64), q_mu)
 
     def _safe_step(
         self,
@@ -273,7 +353,8 @@ class NaturalGradient(GPflowNaturalGradient):
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
     ) -> SafeStep:
         """Where a step would lead, without taking it: for steps that are shared out over processes,
-        or whose q_sqrt is at hand. XiNat and XiSqrtMeanVar only.
+        or whose q_sqrt is at hand. XiNat and XiSqrtMeanVar only. Gradients that are not finite are
+        no error: nothing is proposed for their latent GPs, which are `refused`.
 
         :param q_mu: [M, P]; any part of the latent GPs of a q(u).
         :param q_sqrt: [P, M, M].
@@ -282,7 +363,7 @@ class NaturalGradient(GPflowNaturalGradient):
             diagonal is not read.
         :raises TypeError: for another transformation.
         """
-        if type(self.xi_transform) not in (XiNat, XiSqrtMeanVar):
+        if not self.has_closed_form:
             raise TypeError(
                 f"{type(self.xi_transform).__name__} has no step in closed form; use XiNat or "
                 "XiSqrtMeanVar, or apply_gradients, which takes GPflow's step"
@@ -297,37 +378,35 @@ class NaturalGradient(GPflowNaturalGradient):
         q_mu_new: tf.Tensor,
         q_sqrt_new: tf.Tensor,
         numbers: tf.Tensor,
-        finite: tf.Tensor,
+        finite: tf.Tensor | bool = True,
     ) -> None:
         """Take a step that was proposed; counts and refusals are those of :meth:`apply_gradients`.
 
         :param q_mu_new: [M, P].
         :param q_sqrt_new: [P, M (M + 1) / 2], packed, as the variable of q_sqrt holds it.
         :param numbers: :func:`numbers_of` the steps of all its latent GPs.
-        :param finite: whether the gradients were; if not, q(u) stays.
+        :param finite: whether the gradients of the whole training step were; if not, q(u) stays.
+            True where that is decided, and counted, elsewhere.
         """
 
         def go() -> None:
-            self.refused_in_a_row.assign(0, read_value=False)
             with tf.control_dependencies(self._checks(q_sqrt, numbers)):
                 q_mu.unconstrained_variable.assign(q_mu_new, read_value=False)
                 q_sqrt.unconstrained_variable.assign(q_sqrt_new, read_value=False)
             self._count(numbers, q_mu)
 
-        tf.cond(finite, go, lambda: self._refuse(q_mu))
+        self._go_if(finite, go, [q_mu])
         self.iterations.assign_add(1, read_value=False)
 
     def _step_function(self, xi_transform: XiTransform, *, is_diagonal: bool) -> SafeStepFunction:
         functions = _DIAGONAL if is_diagonal else _FULL
-        safe = self.positive_definite != "exact"
-        short = functions.short if safe else None
+        correction = None if self.positive_definite == "exact" else functions.guaranteed
         if isinstance(xi_transform, XiSqrtMeanVar):
-            step = first_valid(functions.mean_sqrt, short=short)
+            step = first_valid(functions.mean_sqrt, correction=correction)
         elif self.positive_definite == "guaranteed":
-            step = first_valid(functions.guaranteed, short=short)
+            step = first_valid(functions.guaranteed)
         else:
-            correction = functions.guaranteed if safe else None
-            step = first_valid(functions.natural, correction=correction, short=short)
+            step = first_valid(functions.natural, correction=correction)
         return step if self.max_kl is None else within(self.max_kl, functions.kl, step)
 
     def _count(self, others: tf.Tensor, q_mu: gpflow.Parameter) -> None:
@@ -342,7 +421,7 @@ class NaturalGradient(GPflowNaturalGradient):
         """
         return {
             "name": self.natgrad_name,
-            "gamma": serialize_gamma(self.gamma),
+            "gamma": serialize_gamma(float(self.gamma) if self._owns_gamma else self.gamma),
             "xi_transform": serialize_transform(self.xi_transform),
             "positive_definite": self.positive_definite,
             "max_kl": self.max_kl,
@@ -368,9 +447,10 @@ class NaturalGradient(GPflowNaturalGradient):
         )
 
 
-def are_finite(q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor) -> tf.Tensor:
-    """Whether all numbers of both gradients are; a sum is only if every term is."""
-    return tf.math.is_finite(tf.reduce_sum(q_mu_grad) + tf.reduce_sum(q_sqrt_grad))
+def are_finite(*gradients: tf.Tensor) -> tf.Tensor:
+    """Whether all numbers of the gradients are; a sum is only if every term is."""
+    finite = [tf.math.is_finite(tf.reduce_sum(gradient)) for gradient in gradients]
+    return tf.reduce_all(tf.stack(finite))
 
 
 def numbers_of(step: SafeStep) -> tf.Tensor:
@@ -378,6 +458,33 @@ def numbers_of(step: SafeStep) -> tf.Tensor:
     flags = tf.stack([step.corrected, step.shortened, step.refused])
     return tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
 
+
+def _checked(var_list: Sequence[Parameters]) -> Sequence[Parameters]:
+    """:raises TypeError: for anything but a list of pairs and triples."""
+    for entry in var_list:
+        is_tuple = isinstance(entry, tuple | list) and len(entry) in (2, 3)
+        if not is_tuple or not all(isinstance(q, gpflow.Parameter) for q in entry[:2]):
+            raise TypeError(
+                f"var_list holds a {type(entry).__name__}; give pairs (q_mu, q_sqrt) of GPflow's"
+                " parameters, as in [(model.q_mu, model.q_sqrt)], and all other variables to"
+                " another optimizer"
+            )
+    return var_list
+
+
+_CLIP = (
+    "process the gradients between compute_gradients and apply_gradients, or bound the step itself"
+    " with max_kl"
+)
+
+_REMEDIES = {
+    "learning_rate": "the length of its steps is gamma",
+    "lr": "the length of its steps is gamma",
+    "clipnorm": _CLIP,
+    "clipvalue": _CLIP,
+    "global_clipnorm": _CLIP,
+}
+"""What to do instead of setting what other Keras optimizers have."""
 
 _NO_GAUSSIAN = (
     "natural-gradient step on {}: the step is too long, its new covariance is not positive"
@@ -396,7 +503,6 @@ class _Functions(NamedTuple):
 
     natural: StepFunction
     guaranteed: StepFunction
-    short: StepFunction
     mean_sqrt: StepFunction
     kl: Divergence
 
@@ -404,7 +510,6 @@ class _Functions(NamedTuple):
 _FULL = _Functions(
     steps.natural_step,
     steps.guaranteed_natural_step,
-    steps.short_natural_step,
     steps.mean_sqrt_step,
     step_kl,
 )
@@ -412,7 +517,6 @@ _FULL = _Functions(
 _DIAGONAL = _Functions(
     steps.natural_step_diag,
     steps.guaranteed_natural_step_diag,
-    steps.short_natural_step_diag,
     steps.mean_sqrt_step_diag,
     step_kl_diag,
 )

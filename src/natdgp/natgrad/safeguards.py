@@ -31,22 +31,23 @@ class SafeStep(NamedTuple):
     q_sqrt: tf.Tensor
     """[P, M, M], or [M, P] for a diagonal q."""
     corrected: tf.Tensor
-    """[P], whether it took a later choice of step at full length: the second-order one."""
+    """[P], whether it took another step than the one asked for, which led to no Gaussian or, if
+    guaranteed, to a variance of more than twice the old one."""
     shortened: tf.Tensor
-    """[P], whether its step was made shorter."""
+    """[P], whether its step was made shorter for the trust region."""
     refused: tf.Tensor
     """[P], whether it stayed where it was."""
+    share: tf.Tensor
+    """[P], the share of gamma that it took."""
 
 
 SafeStepFunction = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], SafeStep]
 
 
-def first_valid(
-    step: StepFunction, *, correction: StepFunction | None = None, short: StepFunction | None = None
-) -> SafeStepFunction:
-    """For each latent GP the first valid one of a step, its correction and its short form.
+def first_valid(step: StepFunction, *, correction: StepFunction | None = None) -> SafeStepFunction:
+    """For each latent GP the step if it is valid, else its correction.
 
-    Later ones are computed only when some latent GP needs them.
+    The correction is computed only when some latent GP needs it.
     """
 
     def safe(
@@ -58,37 +59,38 @@ def first_valid(
     ) -> SafeStep:
         arguments = (q_mu, q_sqrt, q_mu_grad, q_sqrt_grad, gamma)
         best = step(*arguments)
-        corrected = shortened = tf.zeros_like(best.valid)
+        corrected = best.valid & (best.share < 1)
         if correction is not None:
-            best, corrected = _where_not_valid(best, correction, arguments)
-        if short is not None:
-            best, shortened = _where_not_valid(best, short, arguments)
-        return SafeStep(best.q_mu, best.q_sqrt, corrected, shortened, ~best.valid)
+            valid = best.valid
+            best = _where_not_valid(best, correction, arguments)
+            corrected |= best.valid & ~valid
+        return SafeStep(
+            best.q_mu,
+            best.q_sqrt,
+            corrected=corrected,
+            shortened=tf.zeros_like(corrected),
+            refused=~best.valid,
+            share=best.share,
+        )
 
     return safe
 
 
-def _where_not_valid(
-    step: Step, other: StepFunction, arguments: tuple[tf.Tensor, ...]
-) -> tuple[Step, tf.Tensor]:
-    """The step, the other one where it is not valid, and for which latent GPs that helped."""
+def _where_not_valid(step: Step, other: StepFunction, arguments: tuple[tf.Tensor, ...]) -> Step:
+    """The step, and the other one where it is not valid."""
 
-    def replaced(*flat: tf.Tensor) -> tuple[Step, tf.Tensor]:
-        first, second = Step(*flat[:3]), other(*flat[3:])
+    def replaced(*flat: tf.Tensor) -> Step:
+        first, second = Step(*flat[:4]), other(*flat[4:])
         matrix = first.valid if first.q_sqrt.shape.rank == 2 else first.valid[:, None, None]
-        merged = Step(
+        return Step(
             tf.where(first.valid, first.q_mu, second.q_mu),
             tf.where(matrix, first.q_sqrt, second.q_sqrt),
             first.valid | second.valid,
+            tf.where(first.valid, first.share, second.share),
         )
-        return merged, ~first.valid & second.valid
 
     rare = _uninlined(replaced) if tf.inside_function() else replaced
-    chosen: tuple[Step, tf.Tensor] = tf.cond(
-        tf.reduce_all(step.valid),
-        lambda: (step, tf.zeros_like(step.valid)),
-        lambda: rare(*step, *arguments),
-    )
+    chosen: Step = tf.cond(tf.reduce_all(step.valid), lambda: step, lambda: rare(*step, *arguments))
     return chosen
 
 
@@ -109,11 +111,14 @@ def within(max_kl: float, divergence: Divergence, step: SafeStepFunction) -> Saf
 
     Along the exact step KL grows with gamma: with lambda the eigenvalues of C / gamma its
     covariance part is the sum of f(gamma lambda) / 2, f(x) = log(1 + x) - x / (1 + x), whose
-    derivative has the sign of x, and its mean part is |gamma B^-1 L' g|^2 / 2, also growing. From
-    a length that is too long steps are shortened until one is short enough; the two are brought
-    together, interpolating log KL over log gamma (KL starts as gamma^2 and ends as log gamma),
-    until KL is between `CLOSE` max_kl and max_kl. After `TRIALS` lengths the longest that was short
-    enough is taken. Each trial costs a step; a step that fits costs one divergence more.
+    derivative has the sign of x, and its mean part is |gamma B^-1 L' g|^2 / 2, also growing. So it
+    does along the guaranteed step, which is the exact one of a share of the length: it is at
+    `share` times gamma that its KL is compared with others.
+
+    From a length that is too long steps are shortened until one is short enough; the two are
+    brought together, interpolating log KL over log gamma (KL starts as gamma^2 and ends as log
+    gamma), until KL is between `CLOSE` max_kl and max_kl. After `TRIALS` lengths the longest that
+    was short enough is taken. Each trial costs a step; a step that fits costs one divergence more.
     """
 
     def safe(
@@ -126,35 +131,36 @@ def within(max_kl: float, divergence: Divergence, step: SafeStepFunction) -> Saf
         arguments = (q_mu, q_sqrt, q_mu_grad, q_sqrt_grad)
         limit = tf.cast(max_kl, q_mu.dtype)
 
-        def tried(gamma: tf.Tensor) -> tuple[SafeStep, tf.Tensor]:
-            """The step of a length and its KL; infinite where it was refused."""
+        def tried(gamma: tf.Tensor) -> tuple[SafeStep, _Bound]:
+            """The step of a length; the length it took and its KL, infinite if it was refused."""
             trial = step(*arguments, gamma)
             kl = divergence(trial.q_mu, trial.q_sqrt, q_mu, q_sqrt)
             infinite = trial.refused | tf.math.is_nan(kl)
-            return trial, tf.where(infinite, tf.constant(math.inf, kl.dtype), kl)
+            kl = tf.where(infinite, tf.constant(math.inf, kl.dtype), kl)
+            return trial, _Bound(gamma * trial.share, kl)
 
-        full_length = per_latent(gamma, q_mu)
-        full, full_kl = tried(full_length)
+        full, long = tried(per_latent(gamma, q_mu))
         nothing = tf.zeros_like(full.refused)
-        stay = SafeStep(q_mu, q_sqrt, nothing, nothing, ~nothing)
-        settled = full_kl <= limit
-        short = _Bound(tf.zeros_like(full_length), tf.zeros_like(full_kl))
-        long = _Bound(full_length, full_kl)
+        zeros = tf.zeros_like(long.kl)
+        stay = SafeStep(q_mu, q_sqrt, nothing, nothing, refused=~nothing, share=zeros)
+        settled = long.kl <= limit
+        short = _Bound(zeros, zeros)
 
         def body(
             number: tf.Tensor, best: SafeStep, settled: tf.Tensor, short: _Bound, long: _Bound
         ) -> tuple[tf.Tensor, SafeStep, tf.Tensor, _Bound, _Bound]:
-            gamma = _between(short, long, limit, number)
-            trial, kl = tried(gamma)
-            fits = ~settled & (kl <= limit)
+            trial, bound = tried(_between(short, long, limit, number))
+            fits = ~settled & (bound.kl <= limit)
             too_long = ~settled & ~fits
             taken = trial._replace(corrected=nothing, shortened=~nothing)
             return (
                 number + 1,
                 _choose(fits, taken, best),
-                settled | (fits & (kl >= CLOSE * limit)),
-                _Bound(tf.where(fits, gamma, short.gamma), tf.where(fits, kl, short.kl)),
-                _Bound(tf.where(too_long, gamma, long.gamma), tf.where(too_long, kl, long.kl)),
+                settled | (fits & (bound.kl >= CLOSE * limit)),
+                _Bound(*(tf.where(fits, new, old) for new, old in zip(bound, short, strict=True))),
+                _Bound(
+                    *(tf.where(too_long, new, old) for new, old in zip(bound, long, strict=True))
+                ),
             )
 
         best: SafeStep
@@ -170,7 +176,7 @@ def within(max_kl: float, divergence: Divergence, step: SafeStepFunction) -> Saf
 
 
 class _Bound(NamedTuple):
-    """A length of step and its KL, [P]; both 0 while no length is known to be short enough."""
+    """A length that was taken and its KL, [P]; both 0 while none is known to be short enough."""
 
     gamma: tf.Tensor
     kl: tf.Tensor

@@ -6,14 +6,15 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from natdgp.fields import Frozen, NonNegativeInt, PositiveFloat
+from natdgp.fields import Frozen, NonNegativeInt, PositiveFloat, Refused
 
 
 class NaturalGradientSettings(Frozen):
     """Natural gradients for q(u) of the chosen layers (Salimbeni, Eleftheriadis & Hensman 2018)."""
 
     layers: Literal["all", "last", "none"] | tuple[NonNegativeInt, ...] = "last"
-    """Which layers: `all`, `last`, `none`, or a list of indices from 0. Adam trains the others."""
+    """Which layers: `all`, `last`, `none`, or a list of indices from 0, first to last. Adam trains the
+    others."""
     gamma: PositiveFloat | tuple[PositiveFloat, ...] = 0.1
     """Step length on the ELBO of all data, in (0, 1] as a rule; 1 jumps to the optimum of a
     one-layer model with Gaussian noise, given all data at once. One number for all of the layers,
@@ -36,9 +37,11 @@ class NaturalGradientSettings(Frozen):
     @model_validator(mode="after")
     def _ramp_is_whole(self) -> NaturalGradientSettings:
         if (self.gamma_initial is None) != (self.ramp_steps == 0):
-            raise ValueError(
+            raise Refused(
+                "half-a-ramp",
                 f"a ramp needs both gamma_initial and ramp_steps above 0, got gamma_initial="
-                f"{self.gamma_initial} and ramp_steps={self.ramp_steps}; give both or neither"
+                f"{self.gamma_initial} and ramp_steps={self.ramp_steps}",
+                "give both or neither",
             )
         return self
 

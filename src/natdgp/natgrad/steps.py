@@ -28,11 +28,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 from check_shapes import check_shapes
 
-from natdgp.natgrad.factor import times_inverse_factor, upper_product, upper_square
+from natdgp.natgrad.factor import times_inverse_factor, upper_product
+from natdgp.natgrad.spectrum import lowest_eigenvalue
 
 _FULL = (
     "q_mu: [M, P]",
@@ -43,6 +43,7 @@ _FULL = (
     "return.q_mu: [M, P]",
     "return.q_sqrt: [P, M, M]",
     "return.valid: [P]",
+    "return.share: [P]",
 )
 _DIAGONAL = (
     "q_mu: [M, P]",
@@ -53,7 +54,12 @@ _DIAGONAL = (
     "return.q_mu: [M, P]",
     "return.q_sqrt: [M, P]",
     "return.valid: [P]",
+    "return.share: [P]",
 )
+
+
+_MOST_ATTEMPTS = 40
+"""Of shortening a step: the last leaves 2^-820 of gamma."""
 
 
 class Step(NamedTuple):
@@ -65,6 +71,8 @@ class Step(NamedTuple):
     """[P, M, M], or [M, P] for a diagonal q."""
     valid: tf.Tensor
     """[P], whether the step led to a Gaussian: S_new positive definite, and every number finite."""
+    share: tf.Tensor
+    """[P], the share of gamma that was taken: 1, or less where a guaranteed step was shortened."""
 
 
 @check_shapes(*_FULL)
@@ -94,47 +102,40 @@ def guaranteed_natural_step(
     q_sqrt_grad: tf.Tensor,
     gamma: tf.Tensor,
 ) -> Step:
-    """The step with a second-order term that keeps S_new positive definite for every gamma.
+    """The exact step, as long as no variance grows to more than twice its size.
 
-    Lin, Schmidt and Khan (2020, arXiv 2002.10060) add the second-order term of the geodesic to the
-    precision's step. In the coordinates of (2), I + C becomes
+    Along an eigenvector of C, of eigenvalue x, S_new is S / (1 + x). Where the smallest x, as
+    :func:`natdgp.natgrad.spectrum.lowest_eigenvalue` estimates it, is below -1/2, gamma is
+    multiplied by (1/2) / |x| for that latent GP. The step keeps the direction of the exact one:
+    S_new grows where the gradient asks for growth and shrinks where it asks for that, and the mean
+    moves as in (1). It is the exact step while gamma <= 1/2 wherever S_new^-1 would be positive
+    definite at gamma = 1, as with a log-concave likelihood and one layer.
 
-        B = I + C + C C / 2 = (I + (I + C) (I + C)) / 2
-
-    whose eigenvalues are at least 1/2. It agrees with the exact step to first order in gamma. The
-    mean moves with the new covariance, as in (1); the paper's moves with the old one, which is
-    longer where the loss curves upwards, and the same to first order.
-
-    Not valid only where squaring C leaves no digits: ||C||^2 times the rounding unit near 1.
+    Where the estimate was too high and I + C is not positive definite all the same, gamma is
+    multiplied by 1/2, 1/4, 1/8, ... until it is. Not valid only where C or the mean's step cannot
+    be represented.
     """
     gamma = per_latent(gamma, q_mu)
-    upper = _upper_C(q_sqrt, q_sqrt_grad, gamma)
-    above = tf.linalg.band_part(tf.ones(tf.shape(upper)[1:], tf.bool), 0, -1)
-    C = tf.where(above, upper, tf.linalg.matrix_transpose(upper))
-    return _natural(q_mu, q_sqrt, q_mu_grad, gamma, C + 0.5 * upper_square(C))
+    C = tf.linalg.band_part(_upper_C(q_sqrt, q_sqrt_grad, gamma), 0, -1)
 
+    def shortened(share: tf.Tensor) -> Step:
+        step = _natural(q_mu, q_sqrt, q_mu_grad, gamma * share, C * share[:, None, None])
+        return step._replace(share=share)
 
-@check_shapes(*_FULL)
-def short_natural_step(
-    q_mu: tf.Tensor,
-    q_sqrt: tf.Tensor,
-    q_mu_grad: tf.Tensor,
-    q_sqrt_grad: tf.Tensor,
-    gamma: tf.Tensor,
-) -> Step:
-    """The exact step, shortened where ||C||_F > 1/2 so that I + C has eigenvalues in [1/2, 3/2].
+    def again(number: tf.Tensor, step: Step) -> tuple[tf.Tensor, Step]:
+        less = step.share * tf.pow(tf.constant(0.5, step.share.dtype), number)
+        return number + 1, shortened(tf.where(step.valid, step.share, less))
 
-    The last resort: valid whenever C and the mean's step can be represented.
-    """
-    gamma = per_latent(gamma, q_mu)
-    upper = tf.linalg.band_part(_upper_C(q_sqrt, q_sqrt_grad, gamma), 0, -1)
-    largest = tf.reduce_max(tf.abs(upper), axis=[1, 2])
-    unit = tf.maximum(largest, np.finfo(upper.dtype.as_numpy_dtype).tiny)  # squares stay in range
-    # Twice the triangle counts the diagonal twice as well: never less than ||C||_F.
-    norm = tf.sqrt(2 * tf.reduce_sum(tf.square(upper / unit[:, None, None]), axis=[1, 2])) * unit
-    share = tf.where(norm > 0.5, 0.5 / norm, tf.ones_like(norm))
-    C = upper * share[:, None, None]
-    return _natural(q_mu, q_sqrt, q_mu_grad, gamma * share, C)
+    # Nothing is gained by shorter steps where there are no numbers.
+    finite = tf.math.is_finite(tf.reduce_sum(C, axis=[1, 2]) + tf.reduce_sum(q_mu_grad, axis=0))
+    step: Step
+    _, step = tf.while_loop(
+        lambda number, step: tf.reduce_any(finite & ~step.valid),
+        again,
+        (tf.ones([], q_mu.dtype), shortened(_share_of(lowest_eigenvalue(C)))),
+        maximum_iterations=_MOST_ATTEMPTS,
+    )
+    return step
 
 
 @check_shapes(*_FULL)
@@ -162,7 +163,7 @@ def mean_sqrt_step(
     L_new = q_sqrt - tf.matmul(q_sqrt, upper, transpose_b=True)
     m_new = _mean(q_mu, q_sqrt, q_mu_grad, gamma)
     valid = tf.math.is_finite(tf.reduce_sum(L_new, axis=[1, 2]))
-    return _where_valid(Step(m_new, L_new, valid), q_mu, q_sqrt)
+    return _where_valid(m_new, L_new, valid, q_mu, q_sqrt)
 
 
 @check_shapes(*_DIAGONAL)
@@ -190,26 +191,12 @@ def guaranteed_natural_step_diag(
     q_diag_grad: tf.Tensor,
     gamma: tf.Tensor,
 ) -> Step:
-    """As :func:`guaranteed_natural_step`: 1 + c + c c / 2 in place of 1 + c."""
+    """As :func:`guaranteed_natural_step`; the eigenvalues are the c themselves."""
     gamma = per_latent(gamma, q_mu)
     c = gamma * q_diag * q_diag_grad
-    return _natural_diag(q_mu, q_diag, q_mu_grad, gamma, 1 + c + 0.5 * tf.square(c))
-
-
-@check_shapes(*_DIAGONAL)
-def short_natural_step_diag(
-    q_mu: tf.Tensor,
-    q_diag: tf.Tensor,
-    q_mu_grad: tf.Tensor,
-    q_diag_grad: tf.Tensor,
-    gamma: tf.Tensor,
-) -> Step:
-    """As :func:`short_natural_step`: shortened where some |c| > 1/2."""
-    gamma = per_latent(gamma, q_mu)
-    c = gamma * q_diag * q_diag_grad
-    longest = tf.reduce_max(tf.abs(c), axis=0)
-    share = tf.where(longest > 0.5, 0.5 / longest, tf.ones_like(longest))
-    return _natural_diag(q_mu, q_diag, q_mu_grad, gamma * share, 1 + share * c)
+    share = _share_of(tf.reduce_min(c, axis=0))
+    step = _natural_diag(q_mu, q_diag, q_mu_grad, gamma * share, 1 + share * c)
+    return step._replace(share=share)
 
 
 @check_shapes(*_DIAGONAL)
@@ -228,7 +215,7 @@ def mean_sqrt_step_diag(
     c = gamma * q_diag * q_diag_grad
     m_new = q_mu - gamma * tf.square(q_diag) * q_mu_grad
     valid = tf.reduce_all(c < 2, axis=0)  # false for NaN
-    return _where_valid(Step(m_new, q_diag * (1 - 0.5 * c), valid), q_mu, q_diag)
+    return _where_valid(m_new, q_diag * (1 - 0.5 * c), valid, q_mu, q_diag)
 
 
 def per_latent(gamma: tf.Tensor, q_mu: tf.Tensor) -> tf.Tensor:
@@ -236,6 +223,11 @@ def per_latent(gamma: tf.Tensor, q_mu: tf.Tensor) -> tf.Tensor:
     # The hint keeps a Python number from passing through float32.
     gamma = tf.cast(tf.convert_to_tensor(gamma, dtype_hint=q_mu.dtype), q_mu.dtype)
     return tf.broadcast_to(gamma, tf.shape(q_mu)[1:])
+
+
+def _share_of(lowest: tf.Tensor) -> tf.Tensor:
+    """The share of gamma with which the smallest eigenvalue of C is not below -1/2."""
+    return tf.where(lowest < -0.5, -0.5 / lowest, tf.ones_like(lowest))
 
 
 def _upper_C(L: tf.Tensor, L_grad: tf.Tensor, gamma: tf.Tensor) -> tf.Tensor:
@@ -258,7 +250,7 @@ def _natural(
     m_new = _mean(q_mu, L_new, q_mu_grad, gamma)
     # A number in L_new that is not finite makes every number in m_new NaN, even where it meets a
     # zero; so does an I + C that is not positive definite.
-    return _where_valid(Step(m_new, L_new, tf.ones_like(gamma, tf.bool)), q_mu, L)
+    return _where_valid(m_new, L_new, tf.ones_like(gamma, tf.bool), q_mu, L)
 
 
 def _natural_diag(
@@ -267,16 +259,18 @@ def _natural_diag(
     definite = tf.reduce_all((b > 0) & tf.math.is_finite(b), axis=0)
     s_new = s * tf.math.rsqrt(b)
     m_new = q_mu - gamma * tf.square(s_new) * q_mu_grad
-    return _where_valid(Step(m_new, s_new, definite), q_mu, s)
+    return _where_valid(m_new, s_new, definite, q_mu, s)
 
 
-def _where_valid(step: Step, q_mu: tf.Tensor, q_sqrt: tf.Tensor) -> Step:
+def _where_valid(
+    m_new: tf.Tensor, L_new: tf.Tensor, definite: tf.Tensor, q_mu: tf.Tensor, q_sqrt: tf.Tensor
+) -> Step:
     """The step, but the old parameters where it is not valid or its mean not finite."""
-    valid = step.valid & tf.reduce_all(tf.math.is_finite(step.q_mu), axis=0)
+    valid = definite & tf.reduce_all(tf.math.is_finite(m_new), axis=0)
 
     def chosen() -> tuple[tf.Tensor, tf.Tensor]:
         where = valid if q_sqrt.shape.rank == 2 else valid[:, None, None]
-        return tf.where(valid, step.q_mu, q_mu), tf.where(where, step.q_sqrt, q_sqrt)
+        return tf.where(valid, m_new, q_mu), tf.where(where, L_new, q_sqrt)
 
-    q_mu, q_sqrt = tf.cond(tf.reduce_all(valid), lambda: (step.q_mu, step.q_sqrt), chosen)
-    return Step(q_mu, q_sqrt, valid)
+    q_mu, q_sqrt = tf.cond(tf.reduce_all(valid), lambda: (m_new, L_new), chosen)
+    return Step(q_mu, q_sqrt, valid, tf.ones_like(q_mu[0]))

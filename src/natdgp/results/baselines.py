@@ -8,16 +8,22 @@ from scipy.stats import norm
 
 from natdgp.data.prepare import Numbers, Rows
 from natdgp.data.scaling import Scaling
+from natdgp.likelihoods.base import Likelihood
 
 
-def baseline_figures(train: Rows, test: Rows, scaling: Scaling) -> dict[str, dict[str, float]]:
-    """Figures of "predict the mean" and "linear regression" on the split of the run.
+def baseline_figures(
+    train: Rows, test: Rows, scaling: Scaling, likelihood: Likelihood
+) -> dict[str, dict[str, float]]:
+    """Figures of simple models on the split of the run.
 
-    Both predict a Gaussian whose standard deviation is that of their training residuals, which is
-    never 0: an exact fit is exact up to rounding.
+    For numbers, "predict the mean" and "linear regression", and else the likelihood's baseline.
+    The former predict a Gaussian whose standard deviation is that of their training residuals,
+    which is never 0: an exact fit is exact up to rounding.
 
-    :returns: by baseline: rmse, nlpd, crps and coverage_95 in the original units.
+    :returns: by baseline, in the original units: of numbers rmse, nlpd, crps and coverage_95.
     """
+    if not likelihood.scales_targets:
+        return {"base rate": likelihood.baseline(train.Y, test.Y)}
     ones = np.ones((len(train), 1)), np.ones((len(test), 1))
     designs = {
         "predict the mean": ones,

@@ -15,17 +15,21 @@ COLUMNS = {
     "crps": "CRPS",
     "coverage_95": "95% coverage",
 }
-"""Figures of the report, in the units of the target (NLPD in nats)."""
+"""Headings of figures, those of the report first; in the units of the target, NLPD in nats."""
 
 
 def figures_table(title: str, figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """A row for each model."""
+    """A row for each model, and the figures that all of them have."""
+    common = set.intersection(*(set(values) for values in figures.values()))
+    shown = [name for name in COLUMNS if name in common] + sorted(
+        name for name in common if name not in COLUMNS and not name.endswith("_standardised")
+    )
     table = Table(title=title, title_justify="left")
     table.add_column("model")
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right")
+    for name in shown:
+        table.add_column(COLUMNS.get(name, name), justify="right")
     for name, values in figures.items():
-        table.add_row(name, *(f"{values[key]:.4f}" for key in COLUMNS))
+        table.add_row(name, *(f"{values[key]:.4f}" for key in shown))
     return table
 
 

@@ -1,68 +1,89 @@
-"""The end of a run: test figures of its best checkpoint, the summary and the report."""
+"""The end of a run: test figures of the model that it trained, the summary and the report."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 
-import determined as det
+import tensorflow as tf
 from rich.console import Console
 
-from natdgp.data.prepare import prepare
-from natdgp.results import baseline_figures, load
+from natdgp.data.pipeline import evaluation_dataset
+from natdgp.results.baselines import baseline_figures
 from natdgp.results.report import figures_table, print_whereabouts
+from natdgp.run.local_training import Outcome
 from natdgp.run.run_folder import RunFolder, write_json
-from natdgp.settings.schema import Settings
+from natdgp.training.diagnosis import TrainingFailure
+from natdgp.training.model import DeepGPModel
 
 
 def conclude(
     console: Console,
     folder: RunFolder,
-    settings: Settings,
-    best: Path,
+    outcome: Outcome,
     *,
-    steps: int,
     seconds: float,
     examples_per_second: float,
 ) -> None:
-    """Judge the best checkpoint on validation and test rows, and write and print the outcome.
+    """Judge the best checkpoint's model on test rows, and write and print the outcome.
+
+    It is the model that was trained, whatever its trial has made it of, with the figures of the
+    validation data that it was validated on.
 
     :param console: where the report goes.
     :param folder: the run's.
-    :param settings: the run's.
-    :param best: the checkpoint with the best validation.
-    :param steps: training steps of the run.
+    :param outcome: of the training.
     :param seconds: wall time of the run so far, over all its sessions.
     :param examples_per_second: while training.
-    :raises determined.InvalidHP: if a figure is not finite; nothing is written or printed.
+    :raises TrainingFailure: if a figure is not finite; nothing is written or printed.
     """
-    prepared = prepare(settings.data, settings.model.dtype)
-    trained = load(best)
-    figures = {"val": trained.evaluate(prepared.validation)}
-    if len(prepared.test):
-        figures["test"] = trained.evaluate(prepared.test)
-    named = {f"{part}_{name}": v for part, values in figures.items() for name, v in values.items()}
+    prepared, model = outcome.task.prepared, outcome.model
+    test: Mapping[str, float] = {}
+    if len(prepared.test) and isinstance(model, DeepGPModel):
+        test = _figures(model, outcome)
+    validation = {
+        name: value for name, value in outcome.validation.items() if name.startswith("val_")
+    }
+    named = {**validation, **{f"test_{name}": value for name, value in test.items()}}
     for name, value in named.items():
         if not math.isfinite(value):
-            raise det.InvalidHP(
+            raise TrainingFailure(
                 f"{name} of the best checkpoint is {value}. Lower "
                 "hyperparameters.natural_gradient.gamma or hyperparameters.adam.learning_rate."
             )
+    best = outcome.best.relative_to(folder.root)
+    baselines = {}
+    if test:
+        baselines = baseline_figures(
+            prepared.train, prepared.test, prepared.scaling, model.deep_gp.likelihood
+        )
     summary = {
         **named,
-        "steps": steps,
+        "steps": outcome.steps,
         "seconds": seconds,
         "examples_per_second": examples_per_second,
-        "best_checkpoint": str(best.relative_to(folder.root)),
+        "best_checkpoint": str(best),
+        **({"baselines": baselines} if baselines else {}),
     }
-    baselines = {}
-    if len(prepared.test):
-        baselines = baseline_figures(prepared.train, prepared.test, prepared.scaling)
-        summary["baselines"] = baselines
     write_json(folder.summary, summary)
-    if len(prepared.test):
+    if test:
         title = f"Test figures on {len(prepared.test):,} rows ({', '.join(prepared.targets)})"
-        console.print(figures_table(title, {"deep GP": figures["test"], **baselines}))
+        console.print(figures_table(title, {"deep GP": test, **baselines}))
+    elif len(prepared.test):
+        console.print(
+            f"There are no test figures: build_model made a {type(model).__name__}, and not a deep "
+            "GP of natdgp's, whose predictions could be judged."
+        )
     else:
         console.print("No rows are held out for a test (data.split.test is 0).")
-    print_whereabouts(console, folder.shown, best.relative_to(folder.root))
+    print_whereabouts(console, folder.shown, best)
+
+
+def _figures(model: DeepGPModel, outcome: Outcome) -> dict[str, float]:
+    step = tf.function(model.test_step, reduce_retracing=True)
+    model.reset_metrics()
+    figures: dict[str, tf.Tensor] = {}
+    batch_size = outcome.task.settings.evaluation.batch_size
+    for batch in evaluation_dataset(outcome.task.prepared.test, global_batch_size=batch_size):
+        figures = step(batch)
+    return {name: float(value) for name, value in figures.items()}

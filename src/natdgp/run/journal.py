@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import determined as det
-
 from natdgp.run.durable_files import append_line, write_whole
 from natdgp.run.run_folder import FolderError, read_json_lines
+from natdgp.training.diagnosis import TrainingFailure
 
 TRAINING = "training"
 VALIDATION = "validation"
@@ -35,6 +34,7 @@ class Journal:
         self._metric = metric
         self._sign = 1 if smaller_is_better else -1
         self._validations: dict[int, float] = {}
+        self._figures: dict[int, Mapping[str, float]] = {}
         kept = []
         for number, entry in enumerate(read_json_lines(path), start=1):
             try:
@@ -59,7 +59,9 @@ class Journal:
 
     def _note(self, entry: Mapping[str, Any]) -> None:
         if entry["group"] == VALIDATION:
-            self._validations[entry["steps_completed"]] = float(entry["metrics"][self._metric])
+            step = entry["steps_completed"]
+            self._validations[step] = float(entry["metrics"][self._metric])
+            self._figures[step] = entry["metrics"]
 
     def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
         """Append one report, and have it on disk when this returns.
@@ -67,14 +69,14 @@ class Journal:
         A validation that the run repeats, as a session that was killed had made it without saving
         again, is in the file already.
 
-        :raises determined.InvalidHP: for a figure that is not finite; nothing is written.
+        :raises TrainingFailure: for a figure that is not finite; nothing is written.
         """
         if group == VALIDATION and steps_completed in self._validations:
             return
         plain = {name: float(value) for name, value in metrics.items()}
         for name, value in plain.items():
             if not math.isfinite(value):
-                raise det.InvalidHP(f"{name} is {value} in {group} after step {steps_completed}")
+                raise TrainingFailure(f"{name} is {value} in {group} after step {steps_completed}")
         entry = {
             "group": group,
             "steps_completed": steps_completed,
@@ -90,14 +92,13 @@ class Journal:
         """Steps behind the latest validation."""
         return max(self._validations, default=None)
 
-    @property
-    def best_value(self) -> float | None:
-        """The best value so far of the metric that decides."""
-        return min(self._validations.values(), key=self.rank, default=None)
-
     def value_at(self, steps: int) -> float | None:
         """The deciding metric after so many steps, if a validation was made there."""
         return self._validations.get(steps)
+
+    def figures_at(self, steps: int) -> Mapping[str, float]:
+        """All figures of the validation after so many steps; none if there was none."""
+        return self._figures.get(steps, {})
 
     def rank(self, value: float) -> float:
         """A key that sorts the best value first."""

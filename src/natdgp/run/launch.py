@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +52,12 @@ class Rank:
         self.said.seek(max(self.said.seek(0, os.SEEK_END) - 65536, 0))
         return self.said.read().decode(errors="replace").splitlines()[-TAIL:]
 
+    def end(self) -> None:
+        """At once, with what it has started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 def run_on_slots(
     console: Console,
@@ -80,7 +85,7 @@ def run_on_slots(
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
     began = time.monotonic()
-    with alone(console, folder, slots) as lock, tempfile.TemporaryFile(buffering=0) as file:
+    with alone(console, folder, slots) as (lock, _), tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)
         orders = Orders(
             parent=os.getpid(),
@@ -122,7 +127,6 @@ def _started(
     fixed = {
         "PYTHONSAFEPATH": "1",  # what lies in the user's folder is no module of ours
         "PYTHONUNBUFFERED": "1",  # what a rank that is killed has said is there
-        **_for_determined(),
     }
     with contextlib.ExitStack() as stack:
         ranks: list[Rank] = []
@@ -137,26 +141,9 @@ def _started(
                 start_new_session=True,
                 pass_fds=[orders.channel, lock.fileno()],
             )
-            stack.callback(_end, process)
             ranks.append(Rank(process, said))
+            stack.callback(ranks[-1].end)
         yield ranks
-
-
-def _for_determined() -> dict[str, str]:
-    """What its launcher tells its controller; for as long as that one drives the ranks."""
-    with socket.socket() as one, socket.socket() as other:
-        for each in (one, other):
-            each.bind(("", 0))
-        ports = one.getsockname()[1], other.getsockname()[1]
-    names = ("INTER_TRAIN_PROCESS_COMM_PORT_1", "INTER_TRAIN_PROCESS_COMM_PORT_2")
-    return {"USE_HOROVOD": "1", **dict(zip(names, map(str, ports), strict=True))}
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """At once, with what it has started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def _asking(channel: RankChannel) -> Callable[[int, types.FrameType | None], None]:

@@ -1,40 +1,50 @@
-"""A whole run on one machine: the trial through Determined's controller, then the report."""
+"""A run on one machine: the engine's loop over a task, or over a trial of the user's own."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-import importlib
-import importlib.util
-import os
-import shutil
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import determined as det
 import tensorflow as tf
-from determined import core, horovod, load
 
-from natdgp.distributed.heartbeat import Heartbeat
-from natdgp.run.contexts import (
-    LocalCheckpointContext,
-    Observer,
-    SignalPreemptContext,
-    following_core_context,
-    local_core_context,
+from natdgp.checkpoint.checksums import seal
+from natdgp.checkpoint.compatibility import misfits, other_data
+from natdgp.checkpoint.record import ModelRecord
+from natdgp.checkpoint.training_state import (
+    read_aggregated,
+    read_state,
+    write_aggregated,
+    write_state,
 )
-from natdgp.run.durable_files import NotSaved, saving
+from natdgp.checkpoint.weights import load_weights, save_weights
+from natdgp.data.table import DataError
+from natdgp.distributed.reducer import OneProcess, Reducer
+from natdgp.run.driver import (
+    EndRequests,
+    FollowingDriver,
+    Observer,
+    RunDriver,
+    use_gpu_of,
+)
 from natdgp.run.journal import Journal
 from natdgp.run.rank_channel import RankChannel
-from natdgp.run.run_folder import Checkpoint, FolderError, RunFolder
-from natdgp.run.slots import slots_of
+from natdgp.run.run_folder import Checkpoint, RunFolder
+from natdgp.run.trial_code import LIBRARY_TRIALS, trial_class_of, working_in
 from natdgp.run.verdicts import Verdicts
-from natdgp.settings import Experiment
+from natdgp.settings.experiment import Experiment
 from natdgp.settings.spans import in_batches
+from natdgp.training.callbacks import build_callbacks
+from natdgp.training.diagnosis import TrainingFailure
+from natdgp.training.heartbeat_callback import HeartbeatCallback
+from natdgp.training.loop import Driver, Loop, Plan
+from natdgp.training.memory import too_large_a_batch
+from natdgp.training.natgrad_model import NaturalGradientTraining
+from natdgp.training.steppers import Aggregation
+from natdgp.training.task import Task
 
 
 @dataclass(frozen=True)
@@ -49,53 +59,32 @@ class Outcome:
     """What interrupted it, if anything did."""
     best: Path
     """The checkpoint with the best validation, or the latest if none was validated."""
+    model: tf.keras.Model
+    """The model that was trained, with the parameters of the best checkpoint."""
+    task: Task
+    """Its data."""
+    validation: Mapping[str, float]
+    """Its validation figures; none if none was validated."""
 
 
-def find_trial_code(spec: str, source: Path) -> Path | None:
-    """The module of a trial, or the package it lies in, relative to the source folder.
+def plan_of(experiment: Experiment) -> Plan:
+    """When an experiment trains, validates and saves, by the sequencer's own arithmetic."""
+    config, rows = experiment.config, experiment.settings.global_batch_size
+    records = config.get("records_per_epoch")
 
-    :param spec: `module:Class`, as Determined's launchers take it.
-    :param source: the folder that modules are relative to: the experiment's context.
-    :returns: None for a module that is installed, which need not be carried along.
-    :raises FolderError: if the module is nowhere.
-    """
-    module = spec.partition(":")[0]
-    top, *rest = module.split(".")
-    package = source.joinpath(top, *rest)
-    path = package.with_suffix(".py")
-    if os.path.isfile(package / "__init__.py"):
-        return Path(top)
-    if os.path.isfile(path):
-        return Path(top) if rest else Path(path.name)
-    with contextlib.suppress(ModuleNotFoundError):  # of a parent
-        if importlib.util.find_spec(module) is not None:
-            return None
-    raise FolderError(
-        f"the entrypoint names the trial {spec}, but there is no {path}; run the command from the "
-        "folder that the module is relative to"
-    )
+    def period(name: str) -> int | None:
+        return in_batches(config[name], rows, records) or None
 
-
-def copy_trial_code(found: Path, source: Path, code: Path) -> None:
-    """Copy what :func:`find_trial_code` found into a run's folder.
-
-    :raises NotSaved: if it cannot be copied.
-    """
-    ours, ignored = source / found, shutil.ignore_patterns("__pycache__")
-    with saving(code / found):
-        if ours.is_dir():
-            shutil.copytree(ours, code / found, ignore=ignored)
-        else:
-            shutil.copy2(ours, code / found)
-
-
-def length_in_batches(experiment: Experiment) -> int:
-    """The configured length of a run in training steps, by the sequencer's own arithmetic."""
-    config = experiment.config
-    return in_batches(
-        config["searcher"]["max_length"],
-        experiment.settings.global_batch_size,
-        config.get("records_per_epoch"),
+    return Plan(
+        length=in_batches(config["searcher"]["max_length"], rows, records),
+        report_every=config["scheduling_unit"],
+        validate_every=period("min_validation_period"),
+        save_every=period("min_checkpoint_period"),
+        save_policy=config["checkpoint_policy"],
+        validates_first=config["perform_initial_validation"],
+        steps_per_epoch=records // rows if records else None,
+        judge=config["searcher"]["metric"],
+        smaller_is_better=config["searcher"]["smaller_is_better"],
     )
 
 
@@ -104,12 +93,9 @@ def journal_of(experiment: Experiment, folder: RunFolder, up_to: int) -> Journal
 
     :raises FolderError: if the file holds something else than reports.
     """
-    searcher = experiment.config["searcher"]
+    plan = plan_of(experiment)
     return Journal(
-        folder.metrics,
-        up_to=up_to,
-        metric=searcher["metric"],
-        smaller_is_better=searcher["smaller_is_better"],
+        folder.metrics, up_to=up_to, metric=plan.judge, smaller_is_better=plan.smaller_is_better
     )
 
 
@@ -120,213 +106,189 @@ def train(
     channel: RankChannel | None = None,
     verdicts: Verdicts | None = None,
 ) -> Outcome:
-    """Train until the configured length, a stop of the trial's own, or a signal.
+    """Train until the configured length, a stop of the run's own, or a signal.
 
     :param experiment: what to train.
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
     :param channel: between the ranks, if this is rank 0 of several.
     :param verdicts: what to wait for after every validation, if a search judges the run.
-    :raises determined.InvalidHP: if a hyperparameter makes training break down.
+    :raises TrainingFailure: if a hyperparameter makes training break down.
+    :raises DataError: if the data cannot be used, or are not those that the run began with.
     :raises NotSaved: if the disk refuses what has to be kept.
     """
-    config = experiment.config
-    storage = config["checkpoint_storage"]
-    with _prepared(experiment, folder) as (trial_class, env, distributed):
-        anew = env.latest_checkpoint is None
-        journal = journal_of(experiment, folder, -1 if anew else env.steps_completed)
-        core_context = local_core_context(
+    storage = experiment.config["checkpoint_storage"]
+    with _prepared(experiment, folder, channel) as prepared, EndRequests(channel) as requests:
+        latest, model = prepared.latest, prepared.model
+        journal = journal_of(experiment, folder, latest.steps if latest else -1)
+
+        def write(path: Path, state: Mapping[str, Any]) -> None:
+            save_weights(model, path)
+            if (aggregated := getattr(model, "aggregated", None)) is not None:
+                write_aggregated(path, aggregated)
+            write_state(path, state)
+            prepared.record.write(path)
+            seal(path)
+
+        driver = RunDriver(
             folder,
             journal,
             observer,
-            max_length=config["searcher"]["max_length"],
+            requests,
+            write,
             keep_best=storage["save_trial_best"],
             keep_latest=storage["save_trial_latest"],
-            distributed=distributed,
-            channel=channel,
             verdicts=verdicts,
         )
-        with _saving_events(folder.tensorboard):
-            controller = _run(
-                trial_class,
-                core_context,
-                env,
-                channel.heartbeat if channel else None,
-                ready=folder.set_reports_aside if anew else None,
-            )
-        if controller.breakdown is not None:
-            raise controller.breakdown
-
-        checkpoint_context = core_context.checkpoint
-        assert isinstance(checkpoint_context, LocalCheckpointContext)
-        preempt = core_context.preempt
-        assert isinstance(preempt, SignalPreemptContext)
-        checkpoint_context.collect()
-        best = checkpoint_context.best() or folder.checkpoints()[-1:]
+        loop = prepared.loop(driver, channel)
+        if latest is None:
+            folder.set_reports_aside()
+        try:
+            ending = loop.run()
+        finally:
+            driver.close()
+        driver.collect()
+        best = (driver.best() or folder.checkpoints()[-1:])[0]
+        load_weights(model, best.path)
         return Outcome(
-            steps=controller.steps_completed,
-            completed=(journal.last_validation or 0) >= length_in_batches(experiment),
-            signal=preempt.signal,
-            best=best[0].path,
+            steps=ending.step,
+            completed=(journal.last_validation or 0) >= plan_of(experiment).length,
+            signal=requests.received if ending.reason == "interrupted" else None,
+            best=best.path,
+            model=model,
+            task=prepared.task,
+            validation=journal.figures_at(best.steps),
         )
 
 
 def follow(experiment: Experiment, folder: RunFolder, channel: RankChannel) -> None:
     """Take part in a run as another rank than 0, which alone writes to the folder.
 
-    :raises determined.InvalidHP: if a hyperparameter makes training break down, on all ranks.
+    :raises TrainingFailure: if a hyperparameter makes training break down, on all ranks.
     """
-    with _prepared(experiment, folder) as (trial_class, env, distributed):
-        core_context = following_core_context(
-            folder,
-            max_length=experiment.config["searcher"]["max_length"],
-            distributed=distributed,
-            channel=channel,
+    with _prepared(experiment, folder, channel) as prepared, EndRequests(channel, leads=False):
+        prepared.loop(FollowingDriver(), channel).run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A run of which everything is loaded."""
+
+    experiment: Experiment
+    subject: Any
+    """A task, or a trial with its face."""
+    task: Task
+    model: tf.keras.Model
+    record: ModelRecord
+    latest: Checkpoint | None
+    state: Mapping[str, Any]
+
+    def loop(self, driver: Driver, channel: RankChannel | None) -> Loop:
+        """The engine's loop, ready to run."""
+        plan, model = plan_of(self.experiment), self.model
+        callbacks = list(self.subject.callbacks())
+        if isinstance(model, NaturalGradientTraining):
+            own = build_callbacks(self.experiment.settings, plan.steps_per_epoch)
+            callbacks = [*own, *callbacks]
+        heartbeat = None
+        if channel is not None and channel.heartbeat is not None:
+            steps = self.latest.steps if self.latest else 0
+            heartbeat = HeartbeatCallback(channel.heartbeat, steps)
+            model.reducer.announce(heartbeat.arrive)
+        loop = Loop(
+            model,
+            self.subject.training_data,
+            self.subject.validation_data(),
+            plan,
+            driver,
+            callbacks,
+            heartbeat,
         )
-        _run(trial_class, core_context, env, channel.heartbeat)
+        if self.state:
+            loop.restore(self.state)
+        return loop
 
 
 @contextlib.contextmanager
 def _prepared(
-    experiment: Experiment, folder: RunFolder
-) -> Iterator[tuple[type[det.LegacyTrial], det.EnvContext, core.DistributedContext]]:
-    """The trial's class, its environment, and this process among the ranks of the run."""
+    experiment: Experiment, folder: RunFolder, channel: RankChannel | None
+) -> Iterator[_Prepared]:
     checkpoints = folder.checkpoints()  # before the ranks have met, and rank 0 may write
-    env = _environment(experiment, checkpoints[-1] if checkpoints else None)
-    backend = det._DistributedBackend()
-    with _working_in(folder):
-        trial_class = _trial_class(experiment.trial, folder)
-        load.get_trial_controller_class(trial_class).pre_execute_hook(env, backend)
-        distributed = (
-            core.DistributedContext.from_horovod(horovod.hvd)
-            if backend.use_horovod()
-            else core.DummyDistributedContext()
-        )
-        yield trial_class, env, distributed
+    latest = checkpoints[-1] if checkpoints else None
+    reducer = _reducer(channel)
+    seed = experiment.config["reproducibility"]["experiment_seed"]
+    tf.keras.utils.set_random_seed(seed % 2**32)  # what a trial draws by itself
+    own_code = experiment.trial not in LIBRARY_TRIALS
+    with working_in(folder) if own_code else contextlib.nullcontext():
+        subject = _subject(experiment, folder, reducer, seed, latest.steps if latest else 0)
+        task = subject if isinstance(subject, Task) else subject.task
+        why = too_large_a_batch(experiment.settings, reducer.size)
+        if why is not None:
+            raise TrainingFailure(why)
+        model = subject.compiled_model()
+        record = subject.model_record(model)
+        state: Mapping[str, Any] = {}
+        if latest is not None:
+            state = _restore(model, record, latest, reducer)
+        yield _Prepared(experiment, subject, task, model, record, latest, state)
 
 
-def _trial_class(spec: str, folder: RunFolder) -> type[det.LegacyTrial]:
-    """:raises FolderError: if the module has no such trial."""
-    name, _, class_name = spec.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # what the trial itself imports
-        raise FolderError(
-            f"the entrypoint names the trial {spec}, but {folder.code} has no module {error.name}; "
-            f"{folder.code_from_elsewhere}"
-        ) from error
-    found = vars(module).get(class_name)
-    if not _is_trial(found):
-        own = {one: value for one, value in vars(module).items() if _is_trial(value)}
-        trials = [one for one, value in own.items() if value.__module__ == name]
-        raise FolderError(
-            f"the entrypoint names the trial {spec}, but {class_name} is no trial in {name}; "
-            f"it has these: {', '.join(trials) or 'none'}"
-        )
-    trial_class: type[det.LegacyTrial] = load.trial_class_from_entrypoint(spec)
-    return trial_class
+def _reducer(channel: RankChannel | None) -> Reducer:
+    if channel is None:
+        use_gpu_of(0)
+        return OneProcess()
+    from natdgp.distributed.horovod_reducer import HorovodReducer  # only where Horovod is there
+
+    reducer = HorovodReducer()
+    use_gpu_of(reducer.rank)
+    return reducer
 
 
-def _is_trial(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, det.LegacyTrial)
-
-
-def _run(
-    trial_class: type[det.LegacyTrial],
-    core_context: core.Context,
-    env: det.EnvContext,
-    heartbeat: Heartbeat | None,
-    ready: Callable[[], None] | None = None,
+def _subject(
+    experiment: Experiment, folder: RunFolder, reducer: Reducer, seed: int, start: int
 ) -> Any:
-    """Run the trial to its end; returns its controller.
-
-    :param ready: is called when data, model and checkpoint are loaded, before the first step.
-    """
-    with _started(core_context):
-        context = trial_class.trial_context_class(core_context, env)
-        controller = load.get_trial_controller_class(trial_class).from_trial(
-            trial_inst=trial_class(context), context=context, env=env
-        )
-        if heartbeat is not None:
-            controller.show(heartbeat)
-        if ready is not None:
-            ready()
-        controller.run()
-        return controller
-
-
-def _environment(experiment: Experiment, latest: Checkpoint | None) -> det.EnvContext:
-    """What the harness would read from a container's environment."""
-    config = experiment.config
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == "-1"
-    gpus = [] if hidden else det._execution._get_gpus(slots_of(experiment))[1]
-    return det.EnvContext(
-        master_url="",
-        master_cert_file=None,
-        master_cert_name=None,
-        experiment_config=copy.deepcopy(config),
-        hparams=config["hyperparameters"],
-        latest_checkpoint=latest.path.name if latest else None,
-        steps_completed=latest.steps if latest else 0,
-        use_gpu=bool(gpus),
-        container_gpus=gpus,
-        slot_ids=list(range(len(gpus))),
-        debug=config["debug"],
-        det_trial_id="1",
-        det_experiment_id="1",
-        det_agent_id="local",
-        det_cluster_id="local",
-        trial_seed=config["reproducibility"]["experiment_seed"],
-        trial_run_id=1,
-        allocation_id="local",
-        managed_training=True,
-        test_mode=False,
-        on_cluster=False,
+    """What is trained: the settings' own task, or the trial that the entrypoint names."""
+    optimizations = experiment.config["optimizations"]
+    aggregation = Aggregation(
+        optimizations["aggregation_frequency"], optimizations["average_aggregated_gradients"]
     )
+    if experiment.trial in LIBRARY_TRIALS:
+        return Task(experiment.settings, seed=seed, reducer=reducer, aggregation=aggregation)
+    trial_class = trial_class_of(experiment.trial, folder)
+    from natdgp.determined.local_trial import LocalContext, LocalTrial
+
+    context = LocalContext(
+        experiment.config,
+        seed=seed,
+        start=start,
+        reducer=reducer,
+        aggregation=aggregation,
+        tensorboard=folder.tensorboard,
+    )
+    return LocalTrial(trial_class, context)
 
 
-@contextlib.contextmanager
-def _saving_events(place: Path) -> Iterator[None]:
-    """Around training, in the midst of which TensorBoard's files are written.
-
-    :raises NotSaved: for what TensorFlow says against writing there.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if not error.message.startswith(str(place)):
-            raise
-        raise NotSaved(f"{place} cannot be written: {error.message}") from error
-
-
-@contextlib.contextmanager
-def _working_in(folder: RunFolder) -> Iterator[None]:
-    """Run as in a container: the trial's code is the working directory, and comes first.
-
-    :raises FolderError: if the code is not there.
-    """
-    before, code = os.getcwd(), str(folder.code.resolve())
-    try:
-        os.chdir(code)
-    except OSError as error:
-        raise FolderError(
-            f"{folder.code}, the folder of the trial's code, cannot be entered: {error.strerror}; "
-            f"{folder.code_from_elsewhere}"
-        ) from error
-    sys.path.insert(0, code)
-    try:
-        yield
-    finally:
-        sys.path.remove(code)
-        os.chdir(before)
-
-
-@contextlib.contextmanager
-def _started(context: core.Context) -> Iterator[None]:
-    context.start()
-    try:
-        yield
-    finally:
-        context.close()
+def _restore(
+    model: tf.keras.Model, own: ModelRecord, latest: Checkpoint, reducer: Reducer
+) -> dict[str, Any]:
+    """Fill a model from a checkpoint; returns the loop's state."""
+    saved = ModelRecord.of_checkpoint(latest.path)
+    if problems := misfits(saved, own):
+        raise TrainingFailure(
+            "\n  - ".join([f"{latest.path} is a checkpoint of another model:", *problems])
+        )
+    if (change := other_data(saved.task, own.task)) is not None:
+        raise DataError(
+            f"the data are not those that the run began with: {change}; bring the former data "
+            "back, or begin a new run"
+        )
+    load_weights(model, latest.path)
+    if (aggregated := getattr(model, "aggregated", None)) is not None:
+        read_aggregated(latest.path, aggregated, rank=reducer.rank)
+    state = read_state(latest.path)
+    if not state:
+        raise DataError(
+            f"{latest.path} was written by an older natdgp, which kept a run's state in another "
+            "form: it predicts, but trains no further; begin a new run"
+        )
+    return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -24,20 +23,13 @@ PATIENCE = 20.0
 class Orders:
     """What a rank has to know."""
 
-    parent: int
-    """The process of the command."""
-    channel: int
-    """The number of the channel's open file, which ranks inherit."""
-    folder: str
-    """The run's."""
-    command: list[str]
-    """The user's, for the manifest."""
-    live: bool
-    """Redraw the progress line, on a terminal."""
-    width: int | None
-    """Of the screen, where it is no terminal."""
-    of_search: bool
-    """Whether the run is a trial of a search, which judges it."""
+    parent: int  # the process of the command
+    channel: int  # the number of the channel's open file, which ranks inherit
+    folder: str  # the run's
+    command: list[str]  # the user's, for the manifest
+    live: bool  # redraw the progress line, on a terminal
+    width: int | None  # of the screen, where it is no terminal
+    of_search: bool  # the run is a trial of a search, which judges it
 
 
 def main(orders: Orders) -> int:
@@ -47,54 +39,55 @@ def main(orders: Orders) -> int:
     channel = RankChannel(os.fdopen(orders.channel, "r+b", buffering=0), ranks)
     channel.show(rank)
     quiet_the_stack()
+    sys.argv = orders.command
     try:
-        if rank == 0:
-            channel.conclude(_lead(orders, channel))
-        else:
-            _follow(Path(orders.folder), channel)
+        status = train(orders, channel, leads=rank == 0)
     except Exception as error:
         from natdgp.distributed.horovod_reducer import lost_another_rank
 
         if lost_another_rank(error) and _concluded(channel):
             return 0
         raise
+    if rank == 0:
+        channel.conclude(status)
     return 0
 
 
-def _lead(orders: Orders, channel: RankChannel) -> int:
+def train(orders: Orders, channel: RankChannel, *, leads: bool) -> int:
+    """Train with the other ranks; what is wrong with the request is told by rank 0 alone.
+
+    :param leads: whether this is rank 0, which writes to the run's folder and reports.
+    :returns: the exit status for the command.
+    """
     from rich.console import Console
-
-    from natdgp.checkpoint.checksums import DamagedCheckpoint
-    from natdgp.data.table import DataError
-    from natdgp.run.run_folder import FolderError, RunFolder
-    from natdgp.run.run_session import train_and_report
-
-    sys.argv = orders.command  # the manifest tells what the user asked for
-    console = Console(width=orders.width, highlight=False, markup=False, emoji=False)
-    try:
-        folder = RunFolder.open(Path(orders.folder))
-        return train_and_report(
-            console, folder, live=orders.live, channel=channel, of_search=orders.of_search
-        )
-    except (FolderError, DataError, DamagedCheckpoint) as error:
-        status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
-        sys.stderr.write(f"{command}{error}\n")
-        return status
-
-
-def _follow(root: Path, channel: RankChannel) -> None:
-    import determined as det
 
     from natdgp.checkpoint.checksums import DamagedCheckpoint
     from natdgp.data.table import DataError
     from natdgp.run.local_training import follow
     from natdgp.run.run_folder import FolderError, RunFolder
-    from natdgp.settings import read_experiment
+    from natdgp.run.run_session import train_and_report
+    from natdgp.settings.experiment import read_experiment
+    from natdgp.training.diagnosis import BadBatch, TrainingFailure
 
-    folder = RunFolder.open(root)
-    # the same on every rank; rank 0 tells it
-    with contextlib.suppress(det.InvalidHP, DataError, FolderError, DamagedCheckpoint):
-        follow(read_experiment(folder.config), folder, channel)
+    try:
+        folder = RunFolder.open(Path(orders.folder))
+        experiment = read_experiment(folder.config)
+        if not leads:
+            follow(experiment, folder, channel)
+            return 0
+        return train_and_report(
+            Console(width=orders.width, highlight=False, markup=False, emoji=False),
+            folder,
+            experiment,
+            live=orders.live,
+            channel=channel,
+            of_search=orders.of_search,
+        )
+    except (FolderError, DataError, BadBatch, DamagedCheckpoint, TrainingFailure) as error:
+        status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
+        if leads:
+            sys.stderr.write(f"{command}{error}\n")
+        return status
 
 
 def _concluded(channel: RankChannel) -> bool:

@@ -15,6 +15,16 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+_SHORT = {
+    "elbo_per_datum": "ELBO",
+    "nlpd": "NLPD",
+    "rmse": "RMSE",
+    "crps": "CRPS",
+    "coverage_95": "95% coverage",
+    "accuracy": "accuracy",
+}
+"""Figures that are shown, those that a model has."""
+
 
 class Display:
     """Shows step, ELBO, validation figures, examples per second and time left."""
@@ -77,7 +87,8 @@ class Display:
         self._training_steps += steps - self._steps
         self._steps = steps
         self.status(self._status)
-        elbo = f"ELBO {float(metrics['elbo_per_datum']):.4f}"
+        shown = "elbo_per_datum" if "elbo_per_datum" in metrics else "loss"
+        elbo = f"{_SHORT.get(shown, shown)} {float(metrics[shown]):.4f}"
         rate = self.examples_per_second
         self._progress.update(
             self._task, completed=steps, figures=f"{elbo}, {rate:,.0f} examples/s"
@@ -93,9 +104,7 @@ class Display:
     def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Show validation figures."""
         self.status(self._status)
-        self._console.print(
-            f"validation after step {steps}:  NLPD {float(metrics['val_nlpd']):.4f}  "
-            f"RMSE {float(metrics['val_rmse']):.4f}  CRPS {float(metrics['val_crps']):.4f}  "
-            f"95% coverage {float(metrics['val_coverage_95']):.3f}",
-            soft_wrap=True,
-        )
+        named = {name.removeprefix("val_"): float(value) for name, value in metrics.items()}
+        shown = [name for name in _SHORT if name in named and name != "elbo_per_datum"] or ["loss"]
+        figures = "  ".join(f"{_SHORT.get(name, name)} {named[name]:.4f}" for name in shown)
+        self._console.print(f"validation after step {steps}:  {figures}", soft_wrap=True)

@@ -206,15 +206,12 @@ class RunFolder:
 
     @property
     def code(self) -> Path:
-        """The trial definition that runs; Determined keeps a copy in every checkpoint."""
+        """The code of a trial of the user's own that runs; nothing for the library's."""
         return self.root / "code"
 
     @property
     def code_from_elsewhere(self) -> str:
         """What to do if the trial's code is missing."""
-        for checkpoint in reversed(self.checkpoints()):
-            if (copy := checkpoint.path / "code").is_dir():
-                return f"bring it back: {shlex.join(['cp', '-r', str(copy), str(self.root)])}"
         return "bring it back, or begin a new run"
 
     @property

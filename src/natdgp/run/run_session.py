@@ -13,30 +13,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import determined as det
 from rich.console import Console
 
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord, NewerFormat
-from natdgp.run.contexts import best_of
+from natdgp.run.driver import best_of
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.final_report import conclude
-from natdgp.run.local_training import (
-    copy_trial_code,
-    find_trial_code,
-    journal_of,
-    length_in_batches,
-    train,
-)
+from natdgp.run.local_training import journal_of, plan_of, train
 from natdgp.run.manifest import Manifest
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.slots import slots_of, with_slots
+from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.run.verdicts import Verdicts
-from natdgp.settings import Experiment, read_experiment
+from natdgp.settings.experiment import Experiment, read_experiment
+from natdgp.training.diagnosis import TrainingFailure
 
 
 def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder:
@@ -51,8 +46,7 @@ def new_run(experiment: Experiment, source: Path, out: Path | None) -> RunFolder
     name = experiment.config["name"]
     folder = RunFolder.create(out) if out else RunFolder.create_next(Path("runs"), name)
     try:
-        if found is not None:
-            copy_trial_code(found, source, folder.code)
+        copy_trial_code(found, source, folder.code)
         resolved = experiment.settings.model_dump(mode="json", exclude_none=True)
         data = located(resolved.pop("data"), source)
         folder.write_config({**experiment.config, "data": data, "hyperparameters": resolved})
@@ -68,13 +62,7 @@ def located(data: Mapping[str, Any], source: Path) -> dict[str, Any]:
     return {**data, **path}
 
 
-def resumed_run(experiment: Experiment, folder: RunFolder) -> None:
-    """Note in an earlier run's folder on how many slots it goes on."""
-    if slots_of(experiment) != slots_of(read_experiment(folder.config)):
-        folder.write_config(experiment.config)
-
-
-def fall_back(console: Console, folder: RunFolder) -> None:
+def fall_back(console: Console, folder: RunFolder, experiment: Experiment) -> None:
     """Leave checkpoints that are not as they were written out of a run that goes on.
 
     :raises FolderError: if a newer natdgp wrote one of the others.
@@ -86,7 +74,7 @@ def fall_back(console: Console, folder: RunFolder) -> None:
     if not damaged:
         return
     if checkpoints := folder.checkpoints():
-        journal = journal_of(read_experiment(folder.config), folder, sys.maxsize)  # drops nothing
+        journal = journal_of(experiment, folder, sys.maxsize)  # drops nothing
         folder.point_to_best((best_of(checkpoints, journal) or checkpoints[-1:])[0].path)
     else:
         folder.best.unlink(missing_ok=True)
@@ -111,17 +99,22 @@ def way_on(folder: RunFolder, slots: int) -> str:
 
 
 @contextlib.contextmanager
-def alone(console: Console, folder: RunFolder, slots: int) -> Iterator[ProcessLock]:
+def alone(
+    console: Console, folder: RunFolder, slots: int
+) -> Iterator[tuple[ProcessLock, Experiment]]:
     """Be the one command that trains in a folder, which is fit to go on from inside.
 
-    :returns: the folder's lock.
+    :returns: the folder's lock, and what is trained there on so many slots.
     :raises FolderError: if there is another, or if the folder is not fit.
     """
     with folder.occupied() as lock:
         folder.check_places()
-        fall_back(console, folder)
-        resumed_run(with_slots(read_experiment(folder.config), slots), folder)
-        yield lock
+        experiment = read_experiment(folder.config)
+        fall_back(console, folder, experiment)
+        if slots_of(experiment) != slots:
+            experiment = with_slots(experiment, slots)
+            folder.write_config(experiment.config)
+        yield lock, experiment
 
 
 def run_and_report(
@@ -136,13 +129,14 @@ def run_and_report(
     :returns: the exit status.
     :raises FolderError: if another command trains there.
     """
-    with alone(console, folder, slots=1):
-        return train_and_report(console, folder, live=live, of_search=of_search)
+    with alone(console, folder, slots=1) as (_, experiment):
+        return train_and_report(console, folder, experiment, live=live, of_search=of_search)
 
 
 def train_and_report(
     console: Console,
     folder: RunFolder,
+    experiment: Experiment,
     *,
     live: bool,
     channel: RankChannel | None = None,
@@ -150,14 +144,15 @@ def train_and_report(
 ) -> int:
     """The same for a command that has the folder to itself.
 
+    :param experiment: what is trained in the folder.
     :param channel: between the ranks, if this is rank 0 of several.
     """
     try:
-        return _train_and_report(console, folder, live, channel, of_search)
+        return _train_and_report(console, folder, experiment, live, channel, of_search)
     except NotSaved as error:
         console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
         if checkpoints := folder.checkpoints():
-            slots = slots_of(read_experiment(folder.config))
+            slots = slots_of(experiment)
             console.print(
                 f"Saved up to step {checkpoints[-1].steps}. Once that can be written, go on with:\n"
                 f"  {way_on(folder, slots)}",
@@ -167,9 +162,13 @@ def train_and_report(
 
 
 def _train_and_report(
-    console: Console, folder: RunFolder, live: bool, channel: RankChannel | None, of_search: bool
+    console: Console,
+    folder: RunFolder,
+    experiment: Experiment,
+    live: bool,
+    channel: RankChannel | None,
+    of_search: bool,
 ) -> int:
-    experiment = read_experiment(folder.config)
     config, settings = experiment.config, experiment.settings
     checkpoints = folder.checkpoints()
     start = checkpoints[-1].steps if checkpoints else 0
@@ -185,7 +184,7 @@ def _train_and_report(
         folder.manifest, seed=config["reproducibility"]["experiment_seed"], slots=slots
     )
     began = time.monotonic()
-    total = length_in_batches(experiment)
+    total = plan_of(experiment).length
     display = Display(
         console,
         total_steps=total,
@@ -215,14 +214,14 @@ def _train_and_report(
                 soft_wrap=True,
             )
         elif ended_as == "stopped":
-            console.print(f"The trial ended itself after step {steps} of {total} (early stopping).")
+            console.print(f"The run ended itself after step {steps} of {total} (early stopping).")
         if steps == start and folder.summary.is_file():
             console.print(
                 "There is nothing left to train; the figures are those that it ended with."
             )
             return 0
-    except det.InvalidHP as error:
-        ended_as, reason = "invalid", error.msg
+    except TrainingFailure as error:
+        ended_as, reason = "invalid", str(error)
         return _broken_down(console, error)
     finally:
         seconds = time.monotonic() - began
@@ -235,19 +234,17 @@ def _train_and_report(
         conclude(
             console,
             folder,
-            settings,
-            outcome.best,
-            steps=steps,
+            outcome,
             seconds=manifest.seconds,
             examples_per_second=display.examples_per_second,
         )
-    except det.InvalidHP as error:
+    except TrainingFailure as error:
         return _broken_down(console, error)
     return 0
 
 
-def _broken_down(console: Console, error: det.InvalidHP) -> int:
-    console.print(f"The run broke down: {error.msg}", style="bold red", soft_wrap=True)
+def _broken_down(console: Console, error: TrainingFailure) -> int:
+    console.print(f"The run broke down: {error}", style="bold red", soft_wrap=True)
     return FAILED
 
 

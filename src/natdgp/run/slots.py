@@ -36,9 +36,10 @@ def choose_slots(asked: int | None, configured: int, gpus: int) -> tuple[int, st
     if asked is None:
         if configured == 1 or gpus >= configured:
             return configured, None
+        machine = f"this machine has {gpus or 'no'} GPU{'s' if gpus > 1 else ''}"
         return 1, (
-            f"resources.slots_per_trial is {configured}, but {_machine(gpus)}: training in one "
-            f"process; --slots {configured} asks for {configured}"
+            f"resources.slots_per_trial is {configured}, but {machine}: training in one process; "
+            f"--slots {configured} asks for {configured}"
         )
     if 0 < gpus < asked:
         raise SettingsError.single(
@@ -55,17 +56,7 @@ def threads_for(slots: int, environment: Mapping[str, str]) -> dict[str, str]:
 
     :param environment: what the user has set; that stays.
     """
-    share = str(max(_cores() // slots, 1))
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    share = str(max(cores // slots, 1))
     return {name: share for name in THREADS if name not in environment}
-
-
-def _machine(gpus: int) -> str:
-    if gpus == 0:
-        return "this machine has no GPU"
-    return f"this machine has {gpus} GPU{'s' if gpus > 1 else ''}"
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -14,118 +14,98 @@ from pydantic import TypeAdapter, ValidationError
 
 from natdgp.settings.brackets import brackets_of
 from natdgp.settings.configuration import IMAGE
-from natdgp.settings.domains import Double, Int, Log
-from natdgp.settings.problems import MISSING, Problem
+from natdgp.settings.problems import Problem
 from natdgp.settings.searchers import HalvingSearcher
-from natdgp.settings.space import read_space
-from natdgp.settings.spans import in_batches
-from natdgp.training.settings import LARGER_IS_BETTER, JudgingMetric
-
-Check = Callable[[Mapping[str, Any]], Iterator[Problem]]
+from natdgp.settings.space import read_space, value_at
+from natdgp.settings.spans import Period, in_batches
+from natdgp.training.settings import LARGER_IS_BETTER, SelectionMetric
 
 
 def epochs_have_a_length(config: Mapping[str, Any]) -> Iterator[Problem]:
     """The master's records_per_epoch is 0 by default, which ends an epoch after every batch."""
-    users = [
-        f"{span} (epochs)"
-        for span in ("searcher.max_length", "min_validation_period", "min_checkpoint_period")
-        if _at(config, f"{span}.epochs") is not None
-    ]
+    spans = ("searcher.max_length", "min_validation_period", "min_checkpoint_period")
+    users = [f"{span} (epochs)" for span in spans if _at(config, f"{span}.epochs") is not None]
     if _at(config, "searcher.time_metric") == "epochs":
         users.append("searcher.time_metric (epochs)")
     if _at(config, "hyperparameters.adam.schedule.name") == "per_epoch":
         users.append("hyperparameters.adam.schedule (per_epoch)")
     if users and config.get("records_per_epoch") is None:
-        yield Problem(
-            "records_per_epoch",
-            MISSING,
-            f"required by {', '.join(users)}; without it every batch would end an epoch",
-            "set it to the number of training rows, or count in batches",
-        )
+        message = f"required by {', '.join(users)}; without it every batch would end an epoch"
+        remedy = "set it to the number of training rows, or count in batches"
+        yield Problem("records_per_epoch", None, message, remedy, "epochs-without-length")
 
 
 def slots_share_a_batch(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Determined would round the global batch size down to a multiple of the slots."""
-    rows = _at(config, "hyperparameters.global_batch_size")
-    slots = _at(config, "resources.slots_per_trial")
-    if isinstance(rows, int) and isinstance(slots, int) and rows > 0 and slots > 0 and rows % slots:
+    path, share = "hyperparameters.global_batch_size", "resources.slots_per_trial"
+    rows, slots = _at(config, path), _at(config, share)
+    if _is_count(rows) and _is_count(slots) and rows % slots:
         fewer, more = rows // slots * slots, (rows // slots + 1) * slots
-        yield Problem(
-            "hyperparameters.global_batch_size",
-            rows,
-            f"must be a multiple of resources.slots_per_trial, {slots}, as slots share a batch "
-            "evenly",
-            f"use {fewer} or {more}" if fewer else f"use {more}, or fewer slots",
-        )
+        message = f"must be a multiple of {share}, {slots}, as slots share a batch evenly"
+        remedy = f"use {fewer} or {more}" if fewer else f"use {more}, or fewer slots"
+        yield Problem(path, rows, message, remedy, "batch-not-shared")
 
 
 def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Determined's default image has no TensorFlow."""
-    image = _at(config, "environment.image")
-    remedy = f"set environment: {{image: {IMAGE}}}"
-    if image is None or image == {}:
-        yield Problem(
-            "environment.image",
-            MISSING,
-            "required: Determined's default, determinedai/pytorch-ngc:0.38.1, has no TensorFlow",
-            remedy,
-        )
-    images = image if isinstance(image, Mapping) else {None: image}
-    for kind, name in images.items():
+    path, code = "environment.image", "image-without-tensorflow"
+    image, remedy = _at(config, path), f"set environment: {{image: {IMAGE}}}"
+    if not image:
+        message = "required: Determined's default, determinedai/pytorch-ngc, has no TensorFlow"
+        yield Problem(path, None, message, remedy, code)
+    for kind, name in image.items() if isinstance(image, Mapping) else [("", image)]:
         if isinstance(name, str) and "pytorch-ngc" in name:
-            path = f"environment.image.{kind}" if kind else "environment.image"
-            yield Problem(path, name, "must be an image with TensorFlow", remedy)
+            where = f"{path}.{kind}".rstrip(".")
+            yield Problem(where, name, "must be an image with TensorFlow", remedy, code)
+
+
+def data_can_be_read(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Arrays are given in Python."""
+    if _at(config, "data.source") == "arrays":
+        message = "stands for rows given in Python, in no file"
+        yield Problem("data.source", "arrays", message, "write a csv file", "not-in-a-file")
 
 
 def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
     """The best checkpoint is kept by it, and the better trials."""
-    metric, smaller = _at(config, "searcher.metric"), _at(config, "searcher.smaller_is_better")
-    smaller = True if smaller is None else smaller
-    known = isinstance(metric, str) and metric in get_args(JudgingMetric)
-    if known and isinstance(smaller, bool) and smaller == (metric in LARGER_IS_BETTER):
-        yield Problem(
-            "searcher.smaller_is_better",
-            smaller,
-            f"with metric {metric} keeps the worst checkpoint as the best",
-            f"set smaller_is_better: {str(not smaller).lower()}",
-        )
+    path, metric = "searcher.smaller_is_better", _at(config, "searcher.metric")
+    smaller = True if _at(config, path) is None else _at(config, path)
+    if metric in get_args(SelectionMetric) and smaller is (metric in LARGER_IS_BETTER):
+        message = f"with metric {metric} keeps the worst checkpoint as the best"
+        remedy = f"set smaller_is_better: {str(not smaller).lower()}"
+        yield Problem(path, smaller, message, remedy, "worst-kept")
 
 
 def halving_has_one_length(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Trials stop at max_length, and rungs go up to max_time."""
-    searcher, length = _halving(config), _at(config, "searcher.max_length")
-    if searcher is None or not isinstance(length, Mapping):
-        return
-    said_twice = {searcher.time_metric: searcher.max_time}
-    if {unit: count for unit, count in length.items() if count is not None} != said_twice:
-        yield Problem(
-            "searcher.max_length",
-            length,
-            f"must say the same as max_time, {searcher.max_time} {searcher.time_metric}: trials "
-            "stop at the one, and rungs go up to the other",
-            f"set max_length: {{{searcher.time_metric}: {searcher.max_time}}}",
-        )
+    searcher = _valid(_HALVING, config.get("searcher"))
+    said = searcher and {searcher.time_metric: searcher.max_time}
+    if searcher and searcher.max_length.model_dump(exclude_none=True) != said:
+        path, time = "searcher.max_length", f"{searcher.max_time} {searcher.time_metric}"
+        message = f"must say the same as max_time, {time}: trials stop at the one, rungs go up to"
+        remedy = f"set max_length: {{{searcher.time_metric}: {searcher.max_time}}}"
+        yield Problem(path, _at(config, path), f"{message} the other", remedy, "two-lengths")
 
 
 def rungs_see_a_validation(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Trials are compared at the first validation at or after a rung."""
-    searcher, rows = _halving(config), _at(config, "hyperparameters.global_batch_size")
-    if searcher is None or not isinstance(rows, int) or rows < 1:
+    path = "min_validation_period"
+    searcher = _valid(_HALVING, config.get("searcher"))
+    period = _valid(_PERIOD, config.get(path) or {"batches": 0})
+    rows = _at(config, "hyperparameters.global_batch_size")
+    records = config.get("records_per_epoch")
+    if searcher is None or period is None or not _is_count(rows):
         return
     unit, shortest = searcher.time_metric, min(b.rungs[0] for b in brackets_of(searcher))
-    rung = _steps(config, {unit: shortest}, rows)
-    period = config.get("min_validation_period")
-    given = {k: v for k, v in period.items() if v} if isinstance(period, Mapping) else {}
-    between = _steps(config, given, rows)
-    if given and (rung is None or between is None or between <= rung):
+    ((other, between),) = period.model_dump(exclude_none=True).items()
+    if "epochs" in (unit, other) and not _is_count(records):
         return
-    yield Problem(
-        "min_validation_period",
-        period or MISSING,
-        f"must not be longer than the shortest rung, {shortest} {unit}, as trials are compared by "
-        "their validations",
-        f"set min_validation_period: {{{unit}: {shortest}}}",
-    )
+    rung = in_batches({unit: shortest}, rows, records)
+    if between == 0 or in_batches({other: between}, rows, records) > rung:
+        message = f"must not be longer than the shortest rung, {shortest} {unit}, as trials are "
+        message += "compared by their validations"
+        remedy = f"set {path}: {{{unit}: {shortest}}}"
+        yield Problem(path, config.get(path), message, remedy, "rung-sees-no-validation")
 
 
 def grids_can_be_counted(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -134,25 +114,16 @@ def grids_can_be_counted(config: Mapping[str, Any]) -> Iterator[Problem]:
     if not is_grid(config) or not isinstance(given, Mapping):
         return
     space = read_space(given)[0]
-    uncounted = [
-        path
-        for path, domain in space.searched.items()
-        if isinstance(domain, Int | Double | Log) and domain.count is None
-    ]
+    uncounted = [p for p, domain in space.searched.items() if getattr(domain, "count", 1) is None]
     for path in uncounted:
-        yield Problem(
-            f"{path}.count",
-            MISSING,
-            "required by the grid searcher: how many values of this range it takes",
-            f"add `count:` to {path}",
-        )
+        message = "required by the grid searcher: how many values of this range it takes"
+        remedy = f"add `count:` to {path}"
+        yield Problem(f"{path}.count", None, message, remedy, "range-without-count")
     if not uncounted and space.grid_size > MOST_OF_GRID:
-        yield Problem(
-            "hyperparameters",
-            f"a grid of {space.grid_size:,} points",
-            f"is too large: Determined runs {MOST_OF_GRID:,} trials of a grid at most",
-            "lower some `count`, or search at random",
-        )
+        received = f"a grid of {space.grid_size:,} points"
+        message = f"is too large: Determined runs {MOST_OF_GRID:,} trials of a grid at most"
+        remedy = "lower some `count`, or search at random"
+        yield Problem("hyperparameters", received, message, remedy, "grid-too-large")
 
 
 def is_grid(config: Mapping[str, Any]) -> bool:
@@ -162,66 +133,43 @@ def is_grid(config: Mapping[str, Any]) -> bool:
 
 def trials_start_from_nothing(config: Mapping[str, Any]) -> Iterator[Problem]:
     """Trials and checkpoints by number are a cluster's."""
-    for name in ("source_trial_id", "source_checkpoint_uuid"):
-        if (value := _at(config, f"searcher.{name}")) is not None:
-            yield Problem(
-                f"searcher.{name}",
-                value,
-                "names what only a cluster has; on this machine every trial starts from nothing",
-                f"take it out for this run: --set searcher.{name}=null",
-            )
+    for path in ("searcher.source_trial_id", "searcher.source_checkpoint_uuid"):
+        if (value := _at(config, path)) is not None:
+            message = "names what only a cluster has; on this machine trials start from nothing"
+            remedy = f"take it out for this run: --set {path}=null"
+            yield Problem(path, value, message, remedy, "only-on-a-cluster")
 
 
 MOST_OF_GRID: Final = 2000
 """Determined's MaxAllowedTrials."""
 
-POINT_CHECKS: Final[tuple[Check, ...]] = (
-    epochs_have_a_length,
-    slots_share_a_batch,
-    rungs_see_a_validation,
-)
-FILE_CHECKS: Final[tuple[Check, ...]] = (
+Checks = tuple[Callable[[Mapping[str, Any]], Iterator[Problem]], ...]
+POINT_CHECKS: Final[Checks] = (epochs_have_a_length, slots_share_a_batch, rungs_see_a_validation)
+FILE_CHECKS: Final[Checks] = (
     image_has_tensorflow,
+    data_can_be_read,
     metric_says_what_is_better,
     halving_has_one_length,
     grids_can_be_counted,
 )
-LOCAL_CHECKS: Final[tuple[Check, ...]] = (trials_start_from_nothing,)
+LOCAL_CHECKS: Final[Checks] = (trials_start_from_nothing,)
 
 _HALVING: Final[TypeAdapter[HalvingSearcher]] = TypeAdapter(HalvingSearcher)
-_OF_RUNGS: Final = (
-    *("name", "max_trials", "max_time", "time_metric", "divisor", "max_concurrent_trials"),
-    *("num_rungs", "mode", "max_rungs", "bracket_rungs"),
-)
-_ANY_JUDGE: Final = {"metric": "val_loss", "max_length": {"batches": 1}}
+_PERIOD: Final[TypeAdapter[Period]] = TypeAdapter(Period)
 
 
-def _halving(config: Mapping[str, Any]) -> HalvingSearcher | None:
-    """The searcher, if it is one that compares trials at rungs, and these are valid.
-
-    What is wrong with other fields of it must not hide what is wrong with the rungs.
-    """
-    given = config.get("searcher")
-    if not isinstance(given, Mapping):
-        return None
-    own = {name: value for name, value in given.items() if name in _OF_RUNGS}
+def _valid(kind: TypeAdapter[Any], value: Any) -> Any:
+    """A value as it is validated, or None."""
     try:
-        return _HALVING.validate_python({**_ANY_JUDGE, **own})
+        return kind.validate_python(value)
     except ValidationError:
         return None
 
 
-def _steps(config: Mapping[str, Any], span: Mapping[str, Any], rows: int) -> int | None:
-    """A span in batches of so many rows, if it is one."""
-    records = config.get("records_per_epoch")
-    counts = [*span.values(), *([records] if "epochs" in span else [])]
-    if len(span) != 1 or not all(isinstance(n, int) and n > 0 for n in counts):
-        return None
-    return in_batches(span, rows, records)
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def _at(config: Any, path: str) -> Any:
     """The value at a path, or None."""
-    for name in path.split("."):
-        config = config.get(name) if isinstance(config, Mapping) else None
-    return config
+    return value_at(config, tuple(path.split(".")))

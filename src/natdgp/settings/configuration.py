@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
-from natdgp.fields import NonNegativeInt, PositiveFloat, PositiveInt
+from natdgp.fields import NonNegativeInt, PositiveFloat, PositiveInt, Refused, Section
 from natdgp.settings.searchers import Searcher
-from natdgp.settings.section import Section
 from natdgp.settings.spans import Period
 
 LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial"
 IMAGE = "determinedai/tensorflow-ngc:0.38.1"
-
-_LONGEST_NAME = 200
-"""Bytes; file systems take 255, and a number or a word may be added."""
 
 Group = dict[str, Any]
 """Fields that only the master reads."""
@@ -40,34 +36,12 @@ class Resources(Section):
     slots: PositiveInt | None = None
 
 
-class ImageMap(Section):
-    """An image for each kind of slot."""
-
-    cuda: str | None = None
-    cpu: str | None = None
-    rocm: str | None = None
-
-
-class VariablesMap(Section):
-    """Variables for each kind of slot."""
-
-    cuda: list[str] | None = None
-    cpu: list[str] | None = None
-    rocm: list[str] | None = None
-
-
 class Environment(Section):
-    """The container of a trial."""
+    """The container of a trial, which is the master's affair, but for what is in its image."""
 
-    image: str | ImageMap | None = None
-    environment_variables: list[str] | VariablesMap | None = None
-    force_pull_image: bool | None = None
-    registry_auth: Group | None = None
-    pod_spec: Group | None = None
-    add_capabilities: list[str] | None = None
-    drop_capabilities: list[str] | None = None
-    proxy_ports: list[Group] | None = None
-    ports: dict[str, PositiveInt] | None = None
+    model_config = ConfigDict(extra="allow")
+
+    image: str | dict[str, str] | None = None
 
 
 class CheckpointStorage(Section):
@@ -82,26 +56,16 @@ class CheckpointStorage(Section):
 
 
 class Optimizations(Section):
-    """How gradients travel."""
+    """How gradients travel; compressed or in half precision they would be others."""
 
     aggregation_frequency: PositiveInt = 1
     average_aggregated_gradients: bool = True
     average_training_metrics: bool = True
-    gradient_compression: bool = False
-    mixed_precision: Literal["O0", "O1", "O2", "O3"] = "O0"
+    gradient_compression: Literal[False] = False
+    mixed_precision: Literal["O0"] = "O0"
     tensor_fusion_threshold: NonNegativeInt | None = None
     tensor_fusion_cycle_time: NonNegativeInt | None = None
     auto_tune_tensor_fusion: bool | None = None
-
-    @field_validator("gradient_compression", "mixed_precision")
-    @classmethod
-    def _not_supported(cls, value: Any, info: Any) -> Any:
-        default = cls.model_fields[info.field_name].default
-        if value != default:
-            raise ValueError(
-                f"{info.field_name} is not supported; only its default, {default}, is; remove it"
-            )
-        return value
 
 
 class Profiling(Section):
@@ -121,7 +85,7 @@ class Reproducibility(Section):
 class Configuration(Section):
     """An experiment file."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(min_length=1, max_length=200)
     description: str | None = None
     labels: list[str] | None = None
     workspace: str | None = None
@@ -158,28 +122,26 @@ class Configuration(Section):
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
-        if not name.strip(".") or any(c in "/\\" or not c.isprintable() for c in name):
-            raise ValueError(
-                "must be fit for a folder's name, as a run's folder is called so: no slashes, no "
-                "line breaks, not only dots; choose another"
-            )
-        if len(name.encode()) > _LONGEST_NAME:
-            raise ValueError(
-                f"must be of at most {_LONGEST_NAME} bytes in UTF-8, as a run's folder is called "
-                "so; shorten it"
-            )
+        if "/" in name or "\\" in name or not name.strip("."):
+            message = "must be fit for a folder's name, as a run's folder is called so: no slashes"
+            raise Refused("not-a-folder-name", message, "choose another")
         return name
 
     @field_validator("entrypoint")
     @classmethod
     def _launches_horovod(cls, entrypoint: str | list[str]) -> str | list[str]:
         if trial_of(entrypoint) is None:
-            raise ValueError(
-                "must be a launcher line that ends in --trial module:Class or --trial "
-                "package.module:Class; a bare module:Class would start torch.distributed"
-                f"; write {LAUNCHER} trials.deep_gp:DeepGPTrial"
+            raise Refused(
+                "not-horovod",
+                "must be a launcher line that ends in --trial module:Class; a bare module:Class "
+                "would start torch.distributed",
+                f"write {LAUNCHER} trials.deep_gp:DeepGPTrial",
             )
         return entrypoint
+
+    def defaulted(self) -> dict[str, Any]:
+        """The configuration in plain values, with defaults and without what is absent."""
+        return self.model_dump(exclude_none=True)
 
 
 def trial_of(entrypoint: str | list[str]) -> str | None:
@@ -190,8 +152,3 @@ def trial_of(entrypoint: str | list[str]) -> str | None:
     trial = words[words.index("--trial") + 1]
     module, _, name = trial.partition(":")
     return trial if all(map(str.isidentifier, [*module.split("."), name])) else None
-
-
-def defaulted(configuration: BaseModel) -> dict[str, Any]:
-    """A valid configuration as plain values, without what is absent."""
-    return configuration.model_dump(exclude_none=True)

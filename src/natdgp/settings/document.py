@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
-from natdgp.settings.problems import MISSING, Problem, SettingsError
+from natdgp.settings.problems import Problem, SettingsError
 
 Place = tuple[str | None, int | None]
 """A file and a line, each if known."""
@@ -40,25 +40,18 @@ def read_document(path: Path) -> Document:
     :raises SettingsError: for a file that cannot be read, has another root, or is not YAML as
         `parse` reads it.
     """
+    file = str(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        problem = Problem("", MISSING, "there is no such file", "check the path")
-    except OSError as error:
-        problem = Problem("", MISSING, f"unreadable: {error.strerror}", "name a readable file")
-    except UnicodeDecodeError as error:
-        problem = Problem("", MISSING, f"not UTF-8 text (byte {error.start})", "save it as UTF-8")
-    else:
-        document = parse(text, str(path))
-        if isinstance(document.values, dict):
-            return document
-        problem = Problem(
-            "",
-            document.values,
-            "an experiment file must be a group of fields",
-            "write a line `field: value` for each field",
-        )
-    raise SettingsError([replace(problem, file=str(path))])
+        document = parse(path.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        said = f"unreadable: {getattr(error, 'strerror', 'it is not UTF-8 text')}"
+        if isinstance(error, FileNotFoundError):
+            said = "there is no such file"
+        raise _single(said, "name a YAML file", "unreadable-file", file) from None
+    if not isinstance(document.values, dict):
+        message = "an experiment file must be a group of fields"
+        raise _single(message, "write a line `field: value` for each field", "no-fields", file)
+    return document
 
 
 def parse(text: str, file: str | None = None) -> Document:
@@ -67,88 +60,83 @@ def parse(text: str, file: str | None = None) -> Document:
     :raises SettingsError: for text that is not YAML, has a key twice, or holds anything but
         groups, lists, text, numbers, true, false and null.
     """
-    document = Document(None, file)
-    problems: list[Problem] = []
+    document, problems = Document(None, file), list[Problem]()
     yaml = YAML(typ="safe", pure=True)
     try:
-        _check_depth(yaml, text)
         root = yaml.compose(text)
         if root is not None:
-            _survey(root, "", None, (), document, problems)
+            _survey(root, "", None, document, problems)
         if not problems:
             document.values = yaml.load(text)
-    except _TooLarge as error:
-        problems = [Problem("", MISSING, str(error), "write a plainer file", file=file)]
-    except (YAMLError, ValueError, LookupError) as error:  # not only YAMLError: `!!int x`, `!!int`
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         what = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         message = f"not valid YAML: {str(what).partition(' with value')[0]}"
-        problem = Problem("", MISSING, message, "correct the text there")
-        problems = [replace(problem, file=file, line=mark.line + 1 if mark else None)]
+        line = mark.line + 1 if mark else None
+        raise _single(message, "correct the text there", "not-yaml", file, line) from None
     if problems:
         raise SettingsError(problems)
     return document
 
 
-DEEPEST: Final = 50
-"""Groups and lists within each other; a valid file has no more than a handful."""
+def apply_override(document: Document, override: str) -> Document:
+    """The document with one field set, as if it stood so in the file.
 
-MOST_VALUES: Final = 20_000
-"""Values of a file, those that aliases repeat counted each time."""
+    Groups on the way are made where there are none, and whatever stood at the path is replaced.
+    A path that no field has is found out when the document is validated, as in a file.
+
+    :param override: `path=value`, such as `hyperparameters.model.layers=3`; the value is YAML.
+    :raises SettingsError: for an override that is not `path=value`, or a value that is not YAML.
+    """
+    origin = f"--set {override}"
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    *above, name = path.split(".")
+    if not equals or not all([*above, name]):
+        remedy = "write it as in --set hyperparameters.model.layers=3"
+        raise _single("must be path=value", remedy, "not-an-override", origin)
+    try:
+        value = parse(text).values
+    except SettingsError as error:
+        located = [replace(p, path=path, file=origin, line=None) for p in error.problems]
+        raise SettingsError(located) from None
+
+    values = copy.deepcopy(document.values)
+    group: dict[str, Any] = values
+    for part in above:
+        if not isinstance(group.get(part), dict):
+            group[part] = {}
+        group = group[part]
+    group[name] = value
+    inside = f"{path}."
+    places = {at: p for at, p in document.places.items() if not f"{at}.".startswith(inside)}
+    return Document(values, document.file, {**places, path: (origin, None)})
 
 
-class _TooLarge(Exception):
-    """A file that only means harm."""
-
-
-def _check_depth(yaml: YAML, text: str) -> None:
-    """The parser gives one event after the other, the composer calls itself for every level."""
-    depth = 0
-    for event in yaml.parse(text):
-        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        if depth > DEEPEST:
-            raise _TooLarge(f"more than {DEEPEST} groups and lists lie within each other")
-
-
-_TAG = "tag:yaml.org,2002:"
-_PLAIN = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
+_TAG: Final = "tag:yaml.org,2002:"
+_PLAIN: Final = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
 
 
 def _survey(
-    node: Node,
-    path: str,
-    line: int | None,
-    parents: tuple[Node, ...],
-    document: Document,
-    problems: list[Problem],
+    node: Node, path: str, line: int | None, document: Document, problems: list[Problem]
 ) -> None:
-    """Note the place of a node and all nodes in it, and what is not plain about them."""
-    document.places.setdefault(path, (document.file, line))
-    if len(document.places) > MOST_VALUES:
-        raise _TooLarge(f"there are more than {MOST_VALUES:,} values, aliases written out")
-
-    def complain(where: str, at: int | None, message: str, remedy: str) -> None:
-        problems.append(Problem(where, MISSING, message, remedy, line=at, file=document.file))
-
-    if node in parents:
-        return complain(path, line, "an alias refers to the group it lies in", "write it out")
-    if node.tag not in _PLAIN:
-        kind = str(node.tag).removeprefix(_TAG)
-        return complain(path, line, f"a value of kind {kind} is not allowed", "quote it as text")
-
-    inside = (*parents, node)
-    if isinstance(node, SequenceNode):
+    """Note the place of a node and of all nodes in it, and those that hold no plain value."""
+    document.places[path] = (document.file, line)
+    if node.tag not in _PLAIN:  # a date, say, which the master's JSON has no form for
+        message = f"a value of kind {str(node.tag).removeprefix(_TAG)} is not allowed"
+        remedy, code = "quote it as text", "not-plain"
+        problems.append(Problem(path, None, message, remedy, code, line, document.file))
+    elif isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
-            _survey(item, f"{path}.{index}", item.start_mark.line + 1, inside, document, problems)
+            _survey(item, f"{path}.{index}", item.start_mark.line + 1, document, problems)
     elif isinstance(node, MappingNode):
         for key, value in node.value:
-            at = key.start_mark.line + 1
-            where = f"{path}.{key.value}" if path else str(key.value)
-            if key.tag == f"{_TAG}merge":
-                for group in value.value if isinstance(value, SequenceNode) else [value]:
-                    _survey(group, path, line, inside, document, problems)
-            elif key.tag == f"{_TAG}str":
-                _survey(value, where, at, inside, document, problems)
-            else:
-                complain(path, at, "the name of a field must be text", "quote it as text")
-    return None
+            if key.tag != f"{_TAG}merge":
+                where = f"{path}.{key.value}" if path else str(key.value)
+                _survey(value, where, key.start_mark.line + 1, document, problems)
+
+
+def _single(
+    message: str, remedy: str, code: str, file: str | None, line: int | None = None
+) -> SettingsError:
+    return SettingsError([Problem("", None, message, remedy, code, line, file)])

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from natdgp.settings.checks import FILE_CHECKS, LOCAL_CHECKS, POINT_CHECKS, is_grid
-from natdgp.settings.configuration import Configuration, defaulted, trial_of
-from natdgp.settings.document import read_document
-from natdgp.settings.domains import Domain
-from natdgp.settings.overrides import apply_override
-from natdgp.settings.points import problems_of_points
+from natdgp.settings.configuration import Configuration, trial_of
+from natdgp.settings.document import apply_override, read_document
+from natdgp.settings.points import problems_of_points, tried_points
 from natdgp.settings.problems import Problem, SettingsError, problems_from
 from natdgp.settings.schema import Settings
 from natdgp.settings.searchers import Searcher
 from natdgp.settings.space import Point, Space, read_space
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
-class Experiment:
-    """A valid experiment with constant hyperparameters."""
+class _Configured:
+    """A valid experiment file, read once."""
 
     config: dict[str, Any]
     """The experiment configuration in plain values, with the defaults of Determined's master."""
-    settings: Settings
-    path: str | None = None
-    """The file it was read from."""
 
     @property
     def trial(self) -> str:
@@ -38,20 +36,37 @@ class Experiment:
         assert trial is not None, "validated"
         return trial
 
-
-@dataclass(frozen=True)
-class Search:
-    """A valid experiment whose hyperparameters may be searched over."""
-
-    config: dict[str, Any]
-    """The experiment configuration in plain values, with the defaults of Determined's master."""
-    space: Space
-    searcher: Searcher
+    @property
+    def slots(self) -> int:
+        """Processes that share a batch; in a run's folder, as many as were used."""
+        return int(self.config["resources"]["slots_per_trial"])
 
     @property
     def seed(self) -> int:
-        """Where all randomness of the search starts."""
+        """Where all randomness starts."""
         return int(self.config["reproducibility"]["experiment_seed"])
+
+    def with_slots(self, slots: int) -> Self:
+        """The experiment as it is trained on so many slots."""
+        resources = {**self.config["resources"], "slots_per_trial": slots}
+        return replace(self, config={**self.config, "resources": resources})
+
+
+@dataclass(frozen=True)
+class Experiment(_Configured):
+    """A valid experiment with constant hyperparameters."""
+
+    settings: Settings
+    path: str | None = None
+    """The file it was read from."""
+
+
+@dataclass(frozen=True)
+class Search(_Configured):
+    """A valid experiment whose hyperparameters may be searched over."""
+
+    space: Space
+    searcher: Searcher
 
 
 def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -62,7 +77,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         what is searched over is one.
     """
     configuration, space = _read(path, overrides, searches=False, local=True)
-    config = {**defaulted(configuration), "hyperparameters": space.constants}
+    config = {**configuration.defaulted(), "hyperparameters": space.constants}
     return Experiment(config, Settings.read(space.constants, configuration.data), str(path))
 
 
@@ -74,7 +89,7 @@ def read_search(path: Path, overrides: Sequence[str] = (), *, local: bool = True
     :raises SettingsError: with all problems of the file and the overrides, each with its place.
     """
     configuration, space = _read(path, overrides, searches=True, local=local)
-    return Search(defaulted(configuration), space, configuration.searcher)
+    return Search(configuration.defaulted(), space, configuration.searcher)
 
 
 def validate(config: Mapping[str, Any]) -> list[Problem]:
@@ -103,68 +118,40 @@ def _examine(
     config: Mapping[str, Any], *, searches: bool, local: bool
 ) -> tuple[Configuration | None, Space, list[Problem]]:
     """The configuration and the space as far as they are valid, and all problems."""
-    if problems := list(_beyond_all_bounds(config, "")):
-        return None, Space(()), problems
     given = config.get("hyperparameters")
     space, problems = read_space(given if isinstance(given, Mapping) else {})
     if not searches:
-        problems += [_must_be_constant(path, d) for path, d in space.searched.items()]
+        for path, domain in space.searched.items():
+            message = f"this file searches over {path}, as `natdgp search` does; `natdgp train` "
+            message, remedy = f"{message}needs constants", f"give it a value: --set {path}=VALUE"
+            received = domain.model_dump(exclude_none=True)
+            problems.append(Problem(path, received, message, remedy, "not-constant"))
 
     configuration = None
     try:
         configuration = Configuration.model_validate(config)
     except ValidationError as error:
-        _add(problems, problems_from(error, Configuration, section=""))
+        _add(problems, problems_from(error, Configuration, config, section=""))
 
     def problems_at(point: Point) -> Iterator[Problem]:
-        yield from _problems_of_settings(config, point)
+        data = config.get("data")
+        try:
+            Settings.read(point, data if isinstance(data, Mapping) else {})
+        except SettingsError as error:
+            yield from error.problems
         plain = {**config, "hyperparameters": point}
         yield from (problem for check in POINT_CHECKS for problem in check(plain))
 
     of_file = [p for c in FILE_CHECKS + (LOCAL_CHECKS if local else ()) for p in c(config)]
-    grid = is_grid(config)
     if not searches:
         _add(problems, problems_at(space.constants))
-    elif not (grid and any(p.path.startswith("hyperparameters") for p in of_file)):
-        _add(problems, problems_of_points(space, problems_at, of_grid=grid))
+    elif not is_grid(config):
+        _add(problems, problems_of_points(tried_points(space), space, problems_at))
+    elif not any(p.path.startswith("hyperparameters") for p in of_file):  # there is a grid
+        points = tried_points(space, of_grid=True)
+        _add(problems, problems_of_points(points, space, problems_at))
     _add(problems, of_file)
     return configuration, space, problems
-
-
-MOST: Final = {"hyperparameters": 2**31 - 1, "data": 2**31 - 1}
-"""The largest whole numbers of TensorFlow's shapes; other sections take those of the master."""
-
-
-def _beyond_all_bounds(value: Any, path: str) -> Iterator[Problem]:
-    """Whole numbers so large that the arithmetic on them would fail."""
-    most = MOST.get(path.partition(".")[0], 2**63 - 1)
-    named: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        named = value.items()
-    elif isinstance(value, list):
-        named = enumerate(value)
-    elif isinstance(value, int) and abs(value) > most:
-        yield Problem(path, value, f"must be within {most:,} of 0", "set another value")
-    for name, inner in named:
-        yield from _beyond_all_bounds(inner, f"{path}.{name}" if path else str(name))
-
-
-def _problems_of_settings(config: Mapping[str, Any], point: Point) -> Iterable[Problem]:
-    data = config.get("data")
-    try:
-        Settings.read(point, data if isinstance(data, Mapping) else {})
-    except SettingsError as error:
-        return error.problems
-    return ()
-
-
-def _must_be_constant(path: str, domain: Domain) -> Problem:
-    return Problem(
-        path,
-        domain.model_dump(exclude_none=True),
-        f"this file searches over {path}, as `natdgp search` does; `natdgp train` needs constants",
-        f"give it a value: --set {path}=VALUE",
-    )
 
 
 def _add(problems: list[Problem], found: Iterable[Problem]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from random import Random
 from typing import Any, Final
@@ -16,44 +16,30 @@ CORNERS: Final = 1024
 SAMPLES: Final = 256
 """Random points."""
 
-Examine = Callable[[Point], Iterable[Problem]]
 
-
-def tried_points(space: Space, *, of_grid: bool = False) -> Iterator[Point]:
+def tried_points(space: Space, *, of_grid: bool = False) -> list[Point]:
     """The points that are tried, the same ones every time; a space of constants has one.
 
-    :param of_grid: try points of the grid alone, all of them if there are not too many.
+    :param of_grid: the points of the grid, in place of corners and random points.
     """
-    rng = Random(0)
     if of_grid:
-        size = space.grid_size
-        few = size <= CORNERS + SAMPLES
-        yield from map(space.grid_point, range(size) if few else _drawn(size, rng))
-        return
-    yield from space.corners(CORNERS, rng)
-    if space.searched:
-        yield from (space.sample(rng) for _ in range(SAMPLES))
+        return list(map(space.grid_point, range(space.grid_size)))
+    rng = Random(0)
+    corners = list(space.corners(CORNERS, rng))
+    return [*corners, *(space.sample(rng) for _ in range(SAMPLES if space.domains else 0))]
 
 
-def _drawn(size: int, rng: Random) -> list[int]:
-    """Some points of a grid, the first and the last among them."""
-    return [0, size - 1, *(rng.randrange(size) for _ in range(CORNERS + SAMPLES))]
-
-
-def problems_of_points(space: Space, examine: Examine, *, of_grid: bool = False) -> list[Problem]:
-    """For each field that is wrong at some points, its problem at the first of them.
-
-    :param examine: finds the problems of one point.
-    :param of_grid: the search visits the points of the grid alone.
-    """
-    tried = list(tried_points(space, of_grid=of_grid))
+def problems_of_points(
+    points: list[Point], space: Space, examine: Callable[[Point], Iterable[Problem]]
+) -> list[Problem]:
+    """For each field that is wrong at some points, its problem at the first of them."""
     found: dict[str, tuple[Problem, Point, int]] = {}
-    for point in tried:
+    for point in points:
         for problem in examine(point):
             first, where, times = found.get(problem.path, (problem, point, 0))
             found[problem.path] = (first, where, times + 1)
     return [
-        problem if times == len(tried) else _at(problem, space, point)
+        problem if times == len(points) else _at(problem, space, point)
         for problem, point, times in found.values()
     ]
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import enum
+import difflib
+import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
-from natdgp.settings.allowed import allowed, choices, groups, item, nearest
-
-
-class Missing(enum.Enum):
-    """The type of MISSING, which stands for a value that was not given."""
-
-    MISSING = "nothing"
-
-
-MISSING: Final = Missing.MISSING
+from natdgp.fields import Refused
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -33,21 +26,27 @@ class Problem:
     path: str
     """Where, in the experiment configuration: `hyperparameters.model.layers`."""
     received: object
-    """The value that was given, or MISSING."""
+    """The value that was given, if one was."""
     message: str
     """What is wrong, and what is allowed."""
     remedy: str
     """What to do."""
+    code: str = ""
+    """What kind of problem, where tests or programs ask for it; it stays when words change."""
     line: int | None = None
     file: str | None = None
-    unknown: bool = False
-    """Whether there is no such field."""
+
+    @property
+    def unknown(self) -> bool:
+        """Whether there is no such field."""
+        return self.code == "unknown-field"
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
         where = ": ".join(part for part in (place, self.path) if part)
-        value = "" if self.received is MISSING else f" received {_SHORT.repr(self.received)};"
-        return f"{where}:{value} {self.message}\n    {self.remedy}"
+        value = "" if self.received is None else f" received {_SHORT.repr(self.received)};"
+        code = f" [{self.code}]" if self.code else ""
+        return f"{where}:{value} {self.message}{code}\n    {self.remedy}"
 
 
 class SettingsError(ValueError):
@@ -63,129 +62,158 @@ class SettingsError(ValueError):
         return "\n\n".join([title, *map(str, self.problems)])
 
     @classmethod
-    def single(cls, path: str, received: object, message: str, remedy: str) -> SettingsError:
+    def single(
+        cls, path: str, received: object, message: str, remedy: str, code: str = ""
+    ) -> SettingsError:
         """An error with one problem."""
-        return cls([Problem(path, received, message, remedy)])
+        return cls([Problem(path, received, message, remedy, code)])
 
 
 def problems_from(
-    error: ValidationError, model: type[BaseModel], section: str = "hyperparameters"
+    error: ValidationError,
+    model: type[BaseModel],
+    given: Mapping[str, Any],
+    section: str = "hyperparameters",
 ) -> tuple[Problem, ...]:
     """Translate a failed validation into problems.
 
     :param model: what was validated; its fields lie in `section`, but for `data`, which is a
         section of its own.
+    :param given: the values that were validated.
     :param section: where in the experiment configuration the fields lie; empty for its root.
     """
-    found: dict[str, Problem] = {}
+    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
-        problem = _problem(details, model, section)
-        found.setdefault(problem.path, problem)
-    # A union reports one error for each variant; the one that went deepest is the one meant.
+        found.setdefault(_path(details, given), []).append(details)
+    # A union reports one error for each variant; those that went deepest are the ones meant.
     return tuple(
-        problem
-        for path, problem in found.items()
-        if not any(other.startswith(f"{path}.") for other in found)
+        _problem(path, errors, model, section)
+        for path, errors in found.items()
+        if not any(len(other) > len(path) and other[: len(path)] == path for other in found)
     )
 
 
-@dataclass
-class _Place:
-    """A location of a validation error, followed through the annotations."""
-
-    path: list[str]
-    annotation: Any
-    constraints: Sequence[Any] = ()
-    default: object = PydanticUndefined
-
-    def enter(self, part: str | int, *, unknown: bool) -> None:
-        """Follow one part of a location.
-
-        Parts that only say which variant of a union was tried leave the path as it is.
-        """
-        inside = groups(self.annotation)
-        if len(inside) > 1:
-            self.annotation = next(g for g in inside if part in _tags(g))
-        elif unknown:
-            self.path.append(str(part))
-        elif inside and part in inside[0].model_fields:
-            field = inside[0].model_fields[str(part)]
-            self.path.append(str(part))
-            self.annotation, self.constraints = field.annotation, field.metadata
-            self.default = field.default
-        elif isinstance(part, int):
-            self.path.append(str(part))
-            self.annotation, self.constraints = item(self.annotation), ()
-            self.default = PydanticUndefined
+def groups(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """The groups of fields among the variants of an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(group for member in get_args(annotation) for group in groups(member))
 
 
-def _problem(details: ErrorDetails, model: type[BaseModel], section: str) -> Problem:
-    kind, location, received = details["type"], details["loc"], details["input"]
-    unknown = kind in ("extra_forbidden", "invalid_key")
-    place = _Place([], model)
+def choices(annotation: Any) -> tuple[str, ...]:
+    """Every word that an annotation accepts literally."""
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    return tuple(word for member in get_args(annotation) for word in choices(member))
+
+
+def nearest(name: object, candidates: Iterable[str]) -> str | None:
+    """The candidate that a misspelt name most likely means, if any is near."""
+    found = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+_CODES: Final = {
+    "missing|union_tag_not_found": "missing-field",
+    "extra_forbidden|invalid_key": "unknown-field",
+    "literal_error|union_tag_invalid": "unknown-word",
+    "greater|less|finite|.*too_(short|long)": "out-of-range",
+    "": "wrong-type",
+}
+"""By the beginning of pydantic's own."""
+
+_GROUP: Final = "must be a group of fields"
+_PLAIN: Final = {"tuple_type": "must be a list", "dict_type": _GROUP, "model_type": _GROUP}
+
+
+def _path(details: ErrorDetails, given: Any) -> tuple[str, ...]:
+    """Where an error lies; parts of its location that only name a variant are no keys in it."""
+    path: list[str] = []
+    location, lacks = details["loc"], details["type"] in ("missing", "invalid_key")
     for index, part in enumerate(location):
-        place.enter(part, unknown=unknown and index == len(location) - 1)
-    if kind in ("union_tag_invalid", "union_tag_not_found"):
-        return _wrong_variant(details, place, section)
-
-    path = _join(place.path, section)
-    group, _, name = path.rpartition(".")
-    if unknown:
-        siblings = groups(place.annotation)[0].model_fields
-        paths = (_join([*place.path[:-1], sibling], section) for sibling in siblings)
-        return _unknown_field(path, received, [p for p in paths if p.rpartition(".")[0] == group])
-    if kind == "value_error":
-        # By convention a validator's text is "what is wrong; what to do".
-        message, _, remedy = str(details["ctx"]["error"]).rpartition("; ")
-        return Problem(path, MISSING if groups(place.annotation) else received, message, remedy)
-    must = f"must be {allowed(place.annotation, place.constraints)}"
-    if kind == "missing":
-        return Problem(
-            path, MISSING, f"required; {must}", f"add `{name}:` to {group or 'the file'}"
-        )
-    return Problem(path, received, must, _remedy(received, choices(place.annotation), place))
+        of_list = isinstance(given, list | tuple) and isinstance(part, int)
+        inside = of_list or (isinstance(given, Mapping) and part in given)
+        if inside or (lacks and index == len(location) - 1):
+            path.append(str(part))
+        given = given[part] if inside else given
+    if "discriminator" in details.get("ctx", {}):
+        path.append(_discriminator(details))
+    return tuple(path)
 
 
-def _unknown_field(path: str, received: object, known: Sequence[str]) -> Problem:
-    name, *names = (one.rpartition(".")[2] for one in (path, *known))
-    meant = nearest(name, names)
-    return Problem(
-        path,
-        received,
-        f"there is no field {name}; allowed here: {', '.join(names)}",
-        f"did you mean {meant}?" if meant else "remove it",
-        unknown=True,
-    )
+def _discriminator(details: ErrorDetails) -> str:
+    return str(details["ctx"]["discriminator"]).strip("'")
 
 
-def _wrong_variant(details: ErrorDetails, place: _Place, section: str) -> Problem:
-    name = details["ctx"]["discriminator"].strip("'")
-    tags = [tag for group in groups(place.annotation) for tag in _tags(group)]
-    path = _join([*place.path, name], section)
-    received = details["input"].get(name, MISSING)
-    message = f"must be one of {', '.join(tags)}"
-    if received is MISSING:
-        group = path.rpartition(".")[0]
-        return Problem(path, MISSING, f"required; {message}", f"add `{name}:` to {group}")
-    return Problem(path, received, message, _remedy(received, tags, place))
+def _problem(
+    path: tuple[str, ...], errors: Sequence[ErrorDetails], model: type[BaseModel], section: str
+) -> Problem:
+    details = errors[0]
+    code = next(c for pattern, c in _CODES.items() if re.match(pattern, details["type"]))
+    inside = [section] if section and path[:1] != ("data",) else []
+    *above, name = *inside, *path
+    where, group, received = ".".join([*inside, *path]), ".".join(above), details["input"]
+    around = _groups_around(model, details["loc"], path)
+    fields = {field: info for g in around for field, info in g.model_fields.items()}
+    field = fields.get(name)
+    if details["type"] == "value_error":
+        refused = details["ctx"]["error"]
+        if not isinstance(refused, Refused):
+            refused = Refused("inconsistent", str(refused), "set another value")
+        received = None if isinstance(received, Mapping) else received
+        return Problem(where, received, refused.message, refused.remedy, refused.code)
+    if code == "missing-field":
+        infos = [g.model_fields[name] for g in around if name in g.model_fields]
+        words = ", ".join(dict.fromkeys(w for info in infos for w in choices(info.annotation)))
+        message = f"required; one of {words}" if words else "required"
+        return Problem(where, None, message, f"add `{name}:` to {group or 'the file'}", code)
+    if code == "unknown-field":
+        message = f"there is no field {name}; allowed here: {', '.join(fields)}"
+        return Problem(where, received, message, _meant(name, fields) or "remove it", code)
+    if details["type"] == "union_tag_invalid":
+        received = received[_discriminator(details)]
+    message = ", or ".join(dict.fromkeys(map(_rule, errors))).replace(", or must ", ", or ")
+    literal = [word for error in errors for word in _words(error)]
+    meant = _meant(received, literal) if isinstance(received, str) else None
+    return Problem(where, received, message, meant or _another(field), code)
 
 
-def _remedy(received: object, words: Iterable[str], place: _Place) -> str:
-    meant = nearest(received, words) if isinstance(received, str) else None
-    if meant:
-        return f"did you mean {meant}?"
-    if place.default is PydanticUndefined:
+def _rule(details: ErrorDetails) -> str:
+    if words := _words(details):
+        return f"must be one of {', '.join(words)}"
+    plain = _PLAIN.get(details["type"].replace("attributes_", ""), details["msg"])
+    return re.sub("^(Input|String|List|Tuple) should", "must", plain.partition(" after")[0])
+
+
+def _words(details: ErrorDetails) -> list[str]:
+    context = details.get("ctx", {})
+    return re.findall("'([^']*)'", context.get("expected", context.get("expected_tags", "")))
+
+
+def _meant(name: object, candidates: Iterable[str]) -> str | None:
+    meant = nearest(name, candidates)
+    return f"did you mean {meant}?" if meant else None
+
+
+def _another(field: FieldInfo | None) -> str:
+    if field is None or field.is_required():
         return "set another value"
-    if place.default is None or isinstance(place.default, BaseModel):
-        return "set another value, or remove the field for the default"
-    return f"set another value, or remove the field for the default, {place.default}"
+    unsaid = field.default is None or isinstance(field.default, BaseModel)
+    default = "" if unsaid else f", {field.default}"
+    return f"set another value, or remove the field for the default{default}"
 
 
-def _tags(group: type[BaseModel]) -> tuple[str, ...]:
-    """The words by which a discriminated union knows a group: those of its first field."""
-    return choices(next(iter(group.model_fields.values())).annotation)
-
-
-def _join(parts: Sequence[str], section: str) -> str:
-    in_section = section and parts[:1] != ["data"]
-    return ".".join([section, *parts] if in_section else parts)
+def _groups_around(
+    model: type[BaseModel], location: tuple[str | int, ...], path: tuple[str, ...]
+) -> list[type[BaseModel]]:
+    """The group that a path ends in, or all variants that it may be, by an error's location."""
+    inside, entered = [model], 0
+    for part in location:
+        if entered < len(path) - 1 and str(part) == path[entered]:
+            fields = [group.model_fields.get(str(part)) for group in inside]
+            inside = [g for field in fields if field for g in groups(field.annotation)]
+            entered += 1
+        else:  # the name of a variant, which a union knows by its first field
+            tags = {g: choices(next(iter(g.model_fields.values())).annotation) for g in inside}
+            inside = [g for g in inside if part in tags[g]] or inside
+    return inside

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError, model_validator
 
 from natdgp.data.settings import DataSettings
-from natdgp.fields import Frozen, PositiveInt
+from natdgp.fields import Frozen, PositiveInt, Refused
 from natdgp.models.settings import ModelSettings
 from natdgp.natgrad.settings import NaturalGradientSettings
 from natdgp.settings.problems import Problem, SettingsError, problems_from
@@ -43,11 +43,12 @@ class Settings(Frozen):
     def _natural_gradient_layers_exist(self) -> Settings:
         chosen = self.natural_gradient.layers
         if isinstance(chosen, tuple):
-            wrong = [index for index in chosen if index >= self.model.layers]
-            if wrong or len(set(chosen)) != len(chosen):
-                raise ValueError(
+            if list(chosen) != sorted({*chosen} & {*range(self.model.layers)}):
+                raise Refused(
+                    "no-such-layer",
                     f"natural_gradient.layers is {list(chosen)} but model.layers is "
-                    f"{self.model.layers}; list distinct indices from 0 to {self.model.layers - 1}"
+                    f"{self.model.layers}",
+                    f"list indices from 0 to {self.model.layers - 1}, first to last",
                 )
         return self
 
@@ -57,19 +58,22 @@ class Settings(Frozen):
         for name in ("gamma", "gamma_initial"):
             given = getattr(self.natural_gradient, name)
             if isinstance(given, tuple) and len(given) != len(layers):
-                raise ValueError(
+                raise Refused(
+                    "not-one-per-layer",
                     f"natural_gradient.{name} lists {len(given)} numbers for {len(layers)} layers "
-                    f"with natural gradients, {list(layers)}; give one for each, first to last, or "
-                    "a single number"
+                    f"with natural gradients, {list(layers)}",
+                    "give one for each, first to last, or a single number",
                 )
         return self
 
     @model_validator(mode="after")
     def _one_master_of_the_learning_rate(self) -> Settings:
         if self.reduce_lr_on_plateau is not None and self.adam.schedule.name != "constant":
-            raise ValueError(
+            raise Refused(
+                "two-learning-rates",
                 f"reduce_lr_on_plateau and adam.schedule ({self.adam.schedule.name}) would both "
-                "set the learning rate; drop one of them"
+                "set the learning rate",
+                "drop one of them",
             )
         return self
 
@@ -78,7 +82,7 @@ class Settings(Frozen):
         """Indices of the layers whose q(u) natural gradients train, in order."""
         chosen = self.natural_gradient.layers
         if isinstance(chosen, tuple):
-            return tuple(sorted(chosen))
+            return chosen
         everything = tuple(range(self.model.layers))
         return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
 
@@ -102,22 +106,19 @@ class Settings(Frozen):
                 hyperparameters["data"],
                 "data is a section of its own",
                 "move it to the top level of the file",
+                "data-in-hyperparameters",
             )
         given = {**hyperparameters, "data": dict(data)}
-        settings = cls._validated(given)
-        if settings.model.dtype == "float32":
-            try:
-                cls._validated({**_in_float32(settings.model_dump()), "data": dict(data)})
-            except SettingsError as error:
-                raise SettingsError(_of_float32(p, settings) for p in error.problems) from None
-        return settings
-
-    @classmethod
-    def _validated(cls, given: dict[str, Any]) -> Settings:
+        settings = None
         try:
-            return cls.model_validate(given)
+            settings = cls.model_validate(given)
+            if settings.model.dtype == "float32":
+                given = {**_in_float32(settings.model_dump()), "data": dict(data)}
+                cls.model_validate(given)
         except ValidationError as error:
-            raise SettingsError(problems_from(error, cls)) from None
+            problems = problems_from(error, cls, given)
+            raise SettingsError(_of_float32(p, settings) for p in problems) from None
+        return settings
 
 
 def _in_float32(value: Any) -> Any:
@@ -135,8 +136,10 @@ def _in_float32(value: Any) -> Any:
     return rounded if abs(rounded) >= 2.0**-126 else 0.0
 
 
-def _of_float32(problem: Problem, settings: Settings) -> Problem:
-    """A problem of the numbers that float32 makes of the settings, told of the settings."""
+def _of_float32(problem: Problem, settings: Settings | None) -> Problem:
+    """A problem of the numbers that float32 makes of valid settings, if there are, told of them."""
+    if settings is None:
+        return problem
     received: Any = settings
     for name in problem.path.split(".")[1:]:
         received = received[int(name)] if isinstance(received, tuple) else getattr(received, name)

@@ -10,23 +10,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from natdgp.fields import NonNegativeInt, Number, PositiveInt
-from natdgp.settings.section import Section
+from natdgp.fields import NonNegativeInt, Number, PositiveInt, Section
 from natdgp.settings.spans import Length
-from natdgp.training.settings import JudgingMetric
-
-Trials = Annotated[PositiveInt, Field(le=100_000)]
-"""How many; beyond, a search would not even count its steps in sensible time."""
+from natdgp.training.settings import SelectionMetric
 
 Rungs = Annotated[PositiveInt, Field(le=100)]
-"""How many; with the largest divisor, their lengths are still numbers."""
 
 
-class _Judged(Section):
+class _Common(Section):
     """What all searchers have in common."""
 
     name: str
-    metric: JudgingMetric
+    metric: SelectionMetric
     max_length: Length
     smaller_is_better: bool = True
     source_trial_id: NonNegativeInt | None = None
@@ -35,22 +30,22 @@ class _Judged(Section):
     """On a cluster, the checkpoint that every trial starts from."""
 
 
-class SingleSearcher(_Judged):
+class SingleSearcher(_Common):
     """One trial."""
 
     name: Literal["single"]
 
 
-class RandomSearcher(_Judged):
+class RandomSearcher(_Common):
     """Trials at random points of the space."""
 
     name: Literal["random"]
-    max_trials: Trials
+    max_trials: PositiveInt
     max_concurrent_trials: NonNegativeInt = 16
     """Trials under way at once; 0: all."""
 
 
-class GridSearcher(_Judged):
+class GridSearcher(_Common):
     """A trial at every point of a grid."""
 
     name: Literal["grid"]
@@ -58,10 +53,10 @@ class GridSearcher(_Judged):
     """Trials under way at once; 0: all."""
 
 
-class _Halving(_Judged):
+class _Halving(_Common):
     """Asynchronous successive halving (Li et al. 2020), in the form that stops trials."""
 
-    max_trials: Trials
+    max_trials: PositiveInt
     max_time: PositiveInt
     """Length of a trial that is never stopped, in units of time_metric; max_length says it too."""
     time_metric: Literal["batches", "epochs"]

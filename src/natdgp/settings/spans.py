@@ -6,21 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import model_validator
 
-from natdgp.fields import NonNegativeInt, PositiveInt
-from natdgp.settings.section import Section
-
-
-class Length(Section):
-    """A span of training, in one unit."""
-
-    batches: PositiveInt | None = None
-    records: PositiveInt | None = None
-    epochs: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Length:
-        _one_unit_of(self)
-        return self
+from natdgp.fields import NonNegativeInt, PositiveInt, Refused, Section
 
 
 class Period(Section):
@@ -32,17 +18,23 @@ class Period(Section):
 
     @model_validator(mode="after")
     def _one_unit(self) -> Period:
-        _one_unit_of(self)
+        given = list(self.model_dump(exclude_none=True))
+        if len(given) != 1:
+            raise Refused(
+                "not-one-unit",
+                "must have one unit of batches, records or epochs, got "
+                f"{' and '.join(given) or 'none'}",
+                "give one of them",
+            )
         return self
 
 
-def _one_unit_of(span: Length | Period) -> None:
-    given = [name for name in ("batches", "records", "epochs") if getattr(span, name) is not None]
-    if len(given) != 1:
-        raise ValueError(
-            f"must have one unit of batches, records or epochs, got {' and '.join(given) or 'none'}"
-            "; give one of them"
-        )
+class Length(Period):
+    """A span of training, in one unit."""
+
+    batches: PositiveInt | None = None
+    records: PositiveInt | None = None
+    epochs: PositiveInt | None = None
 
 
 def in_batches(

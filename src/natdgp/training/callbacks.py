@@ -49,9 +49,7 @@ class StepLengthSchedule(tf.keras.callbacks.Callback):
         step = int(self.model.step)
         if self._moves_gamma:
             for position, optimizer in enumerate(self.model.natgrad_optimizers):
-                _assign(
-                    optimizer.gamma, gamma_at(self._settings.natural_gradient, step, position)
-                )
+                _assign(optimizer.gamma, gamma_at(self._settings.natural_gradient, step, position))
         if self._moves_rate:
             rate = learning_rate_at(self._settings.adam, step, self._steps_per_epoch)
             _assign(self.model.optimizer.learning_rate, rate)

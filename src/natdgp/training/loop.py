@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from natdgp.training.diagnosis import (
     explain_failure,
 )
 from natdgp.training.drift import check_drift
+from natdgp.training.heartbeat_callback import HeartbeatCallback
 
 Metrics = dict[str, float]
 
@@ -94,6 +96,10 @@ class Ending:
     """All steps were taken; a callback ended the training; the driver wanted it to end."""
 
 
+def _train_step(model: Any, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+    return model.train_step(next(iterator))  # type: ignore[no-any-return]
+
+
 class Loop:
     """Trains a model by a plan.
 
@@ -109,6 +115,7 @@ class Loop:
         plan: Plan,
         driver: Driver,
         callbacks: Sequence[tf.keras.callbacks.Callback] = (),
+        heartbeat: HeartbeatCallback | None = None,
     ) -> None:
         """:param model: compiled; on several ranks every rank has one, and its own loop.
         :param training_data: endless batches from a step on.
@@ -116,6 +123,7 @@ class Loop:
         :param plan: when to do what.
         :param driver: keeps figures and checkpoints.
         :param callbacks: Keras'; they hear of batches, validations and epochs.
+        :param heartbeat: shows how far this rank is, where others wait for it.
         """
         self._model = model
         self._training_data = training_data
@@ -126,12 +134,17 @@ class Loop:
         self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
         self.progress = Progress()
         self.callbacks = list(callbacks)
+        self._heartbeat = heartbeat
         model.stop_training = False
         self._callbacks = tf.keras.callbacks.CallbackList(
-            self.callbacks, add_history=False, add_progbar=False, model=model
+            [*self.callbacks, *([heartbeat] if heartbeat else [])],
+            add_history=False,
+            add_progbar=False,
+            model=model,
         )
-        self._train_step = tf.function(lambda iterator: model.train_step(next(iterator)))
-        self._test_step = tf.function(model.test_step, reduce_retracing=True)
+        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
+        self._train_step = tf.function(functools.partial(_train_step, model))
+        self._test_step = tf.function(functools.partial(model.test_step), reduce_retracing=True)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`Driver.save` was given; the model has its variables back."""
@@ -147,7 +160,7 @@ class Loop:
 
         :raises TrainingFailure: if training breaks down; it says why, and what to change.
         """
-        plan, progress = self._plan, self.progress
+        progress = self.progress
         self._callbacks.on_train_begin()
         load_states(self.callbacks, progress.callbacks)
         try:
@@ -162,6 +175,8 @@ class Loop:
         if reason == "completed" and progress.last_validation != progress.step:
             self._validate()
         self._callbacks.on_train_end()
+        if self._heartbeat is not None:
+            self._heartbeat.end()
         return Ending(progress.step, reason)
 
     def _run(self) -> Literal["completed", "stopped", "interrupted"]:
@@ -226,11 +241,13 @@ class Loop:
                 raise self._broken(f"loss is {loss} in the step after step {progress.step}")
             self._callbacks.on_train_batch_end(in_epoch, logs)
             progress.step += 1
+            if self._heartbeat is not None:
+                self._heartbeat.end_batch()
             if per_epoch and in_epoch == per_epoch - 1:
                 self._callbacks.on_epoch_end(progress.step // per_epoch - 1, {})
         metrics = {name: float(value) for name, value in logs.items()}
-        metrics["batches"] = float(progress.step)
-        metrics["epochs"] = float(progress.step // per_epoch if per_epoch else 0)
+        metrics |= self._counts()
+        self._wait()
         self._driver.training(progress.step, metrics)
 
     def _validate(self) -> None:
@@ -248,14 +265,28 @@ class Loop:
             if not math.isfinite(value):
                 raise self._broken(f"{name} is {value} after step {progress.step}")
         self._callbacks.on_test_end(metrics)
-        metrics["batches"] = float(progress.step)
-        metrics["epochs"] = float(progress.step // (self._plan.steps_per_epoch or progress.step + 1))
+        if self._plan.judge not in metrics:
+            raise TrainingFailure(
+                f"searcher.metric is {self._plan.judge}, which this model does not report; name "
+                f"one of {', '.join(metrics)}"
+            )
+        metrics |= self._counts()
+        self._wait()
         progress.last_validation = progress.step
         is_best = self._note(metrics[self._plan.judge])
         self._driver.validation(progress.step, metrics)
         saves = {"all": True, "best": is_best, "none": False}[self._plan.save_policy]
         if saves and progress.last_saved != progress.step:
             self._save()
+
+    def _counts(self) -> Metrics:
+        step, per_epoch = self.progress.step, self._plan.steps_per_epoch
+        return {"batches": float(step), "epochs": float(step // per_epoch if per_epoch else 0)}
+
+    def _wait(self) -> None:
+        """What a driver does next may take any time."""
+        if self._heartbeat is not None:
+            self._heartbeat.wait()
 
     def _note(self, value: float) -> bool:
         best = self.progress.best
@@ -266,6 +297,8 @@ class Loop:
 
     def _save(self) -> None:
         self._driver.status("checkpointing")
+        if self._heartbeat is not None:
+            self._heartbeat.save()
         check_drift(self._model)
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)

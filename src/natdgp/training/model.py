@@ -61,8 +61,10 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         """Mean and variance of y, [n, Q] each, standardised."""
         X, *_ = self._rows(inputs)
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
-        return self.deep_gp.likelihood.mean_and_variance(mean, var)
+        y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
+        return y
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
 
@@ -93,6 +95,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             **self._step_counts(),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Add one batch to the figures and return them so far; see :class:`Evaluation`.
 
@@ -108,7 +111,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
         x, _, _ = tf.keras.utils.unpack_x_y_sample_weight(data)
-        return self(x, training=False)
+        y: tuple[tf.Tensor, tf.Tensor] = self(x, training=False)
+        return y
 
     def fit(self, *args: Any, **kwargs: Any) -> tf.keras.callbacks.History:
         """As Keras', on arrays in the model's own float type."""
@@ -153,9 +157,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         finally:
             tf.keras.backend.set_floatx(before)
 
-    def _rows(
-        self, data: Any
-    ) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
+    def _rows(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
         """Inputs, targets, positions and weights of a batch."""
         x, Y, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
         positions = None

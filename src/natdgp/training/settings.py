@@ -8,7 +8,7 @@ from pydantic import Field
 
 from natdgp.fields import Frozen, Number, PositiveFloat, PositiveInt
 
-JudgingMetric = Literal[
+SelectionMetric = Literal[
     "val_loss",
     "val_rmse",
     "val_nlpd",
@@ -18,9 +18,9 @@ JudgingMetric = Literal[
     "val_nlpd_standardised",
     "val_crps_standardised",
 ]
-"""The validation metrics that may judge: those of which the smaller, or the larger, is better."""
+"""Validation metrics that models are selected by: of each the smaller, or the larger, is better."""
 
-VALIDATION_METRICS: Final[tuple[str, ...]] = (*get_args(JudgingMetric), "val_coverage_95")
+VALIDATION_METRICS: Final[tuple[str, ...]] = (*get_args(SelectionMetric), "val_coverage_95")
 """All; of the last, 0.95 is right, and more is as wrong as less."""
 
 LARGER_IS_BETTER: Final = frozenset({"val_elbo_per_datum"})
@@ -72,7 +72,7 @@ class AdamSettings(Frozen):
 class PlateauSettings(Frozen):
     """Lower Adam's learning rate when a validation metric stops improving."""
 
-    monitor: JudgingMetric = "val_nlpd"
+    monitor: SelectionMetric = "val_nlpd"
     factor: Annotated[Number, Field(gt=0, lt=1)] = 0.5
     patience: PositiveInt = 5
     """Validations without improvement before the rate is lowered."""
@@ -83,7 +83,7 @@ class PlateauSettings(Frozen):
 class EarlyStoppingSettings(Frozen):
     """End the trial when a validation metric stops improving."""
 
-    monitor: JudgingMetric = "val_nlpd"
+    monitor: SelectionMetric = "val_nlpd"
     patience: PositiveInt = 10
     """Validations without improvement before the trial ends."""
     min_delta: Annotated[Number, Field(ge=0)] = 0.0

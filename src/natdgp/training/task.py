@@ -124,6 +124,10 @@ class Task:
         model.compile(build_optimizers(self.settings, model))
         return model
 
+    def callbacks(self) -> list[tf.keras.callbacks.Callback]:
+        """Callbacks beside those that the settings ask for: none."""
+        return []
+
     def model_record(self, model: tf.keras.Model) -> ModelRecord:
         """What a checkpoint says about a model that was trained on this task."""
         return ModelRecord(self.settings, self.record, self.seed, structure_of_model(model))

@@ -70,6 +70,10 @@ LONG = {
         [(12, Phase.WAITING), (11, Phase.WAITING)],
         "rank 1 made no progress for 600 s after step 6",
     ),
+    "one saves, for which another waits at its next step": (
+        [(11, Phase.SAVING), (12, Phase.TRAINING)],
+        "rank 0 made no progress for 600 s after step 6",
+    ),
     "one has ended": (
         [(12, Phase.ENDING), (12, Phase.TRAINING)],
         "rank 1 made no progress for 600 s after step 6",

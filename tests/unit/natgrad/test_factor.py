@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.natgrad.factor import times_inverse_factor, upper_product, upper_square
+from natdgp.natgrad.factor import times_inverse_factor, upper_product
 from tests.unit.natgrad.problems import square_roots, with_eigenvalues
 
 SIZES = [1, 2, 63, 64, 65, 127, 129, 200, 257, 300]
@@ -29,13 +29,6 @@ def test_the_product_of_triangles_is_the_product(M: int) -> None:
     A, L = np.tril(np.random.default_rng(M).normal(size=(2, 3, M, M)))
     product = np.triu(upper_product(tf.constant(A), tf.constant(L)))
     np.testing.assert_allclose(product, np.triu(np.transpose(A, (0, 2, 1)) @ L), atol=1e-11)
-
-
-@pytest.mark.parametrize("M", SIZES)
-def test_the_square_of_a_symmetric_matrix_is_the_square(M: int) -> None:
-    C = np.random.default_rng(M).normal(size=(3, M, M))
-    C += np.transpose(C, (0, 2, 1))
-    np.testing.assert_allclose(np.triu(upper_square(tf.constant(C))), np.triu(C @ C), atol=1e-10)
 
 
 @pytest.mark.parametrize("M", SIZES)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import gpflow
 import gpflux
 import numpy as np
+import pytest
 import tensorflow as tf
 from gpflow.optimizers import XiNat, XiSqrtMeanVar
 
@@ -42,6 +44,17 @@ def test_gpflow_reads_nothing_else_of_its_optimizer() -> None:
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a.numpy(), b.numpy())
             assert not np.array_equal(a.numpy(), problem.q_mu)
+
+
+@pytest.mark.parametrize("place", [gpflow.optimizers, gpflow.optimizers.natgrad])
+def test_our_class_may_stand_in_the_place_of_gpflows(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(place, "NaturalGradient", NaturalGradient)
+    problem = _problem()
+    q_mu, q_sqrt = problem.parameters()
+    gpflow_step(*problem.packed(), q_mu, q_sqrt, XiNat(), tf.constant(0.3, tf.float64))
+    assert not np.array_equal(q_mu.numpy(), problem.q_mu)
 
 
 def test_gpflows_minimize_would_go_through_it() -> None:

@@ -257,18 +257,122 @@ def test_a_schedule_is_a_function_of_iterations() -> None:
     assert int(optimizer.iterations) == 3
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("mine", [False, True])
+def test_a_number_assigned_to_gamma_takes_effect_in_a_traced_step(
+    compiled: bool, mine: bool
+) -> None:
+    variable = tf.Variable(0.0, dtype=tf.float64)
+    optimizer, problem = NaturalGradient(variable if mine else 0.0), _problem()
+    q_mu, q_sqrt = problem.parameters()
+
+    def step() -> None:
+        optimizer.apply_gradients([(problem.packed(), (q_mu, q_sqrt))])
+
+    run = in_graph(step) if compiled else step
+    run()
+    np.testing.assert_allclose(q_sqrt.numpy(), problem.q_sqrt, atol=1e-14)
+    optimizer.gamma = 0.25
+    run()
+    expected = natural_step(*problem.tensors(), 0.25).q_sqrt
+    np.testing.assert_allclose(q_sqrt.numpy(), expected, atol=1e-12)
+    assert not mine or optimizer.gamma is variable
+    assert float(optimizer.gamma) == 0.25
+    with pytest.raises(ValueError, match=r"gamma is -1\.0"):
+        optimizer.gamma = -1
+
+
+def test_another_kind_of_gamma_is_refused_once_a_step_was_traced() -> None:
+    optimizer = NaturalGradient(0.1)
+    optimizer.gamma = lambda: 0.25  # nothing was traced yet
+    assert float(optimizer.current_gamma()) == 0.25
+    in_graph(optimizer.current_gamma)()
+    with pytest.raises(TypeError, match="which a traced step goes on reading"):
+        optimizer.gamma = 0.5
+
+
+# -- what Keras' optimizers have, and this one has in another way --------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("clipnorm", "compute_gradients"),
+        ("clipvalue", "compute_gradients"),
+        ("global_clipnorm", "compute_gradients"),
+        ("learning_rate", "gamma"),
+        ("lr", "gamma"),
+    ],
+)
+def test_options_of_other_optimizers_are_refused_with_what_to_do(option: str, remedy: str) -> None:
+    options: dict[str, Any] = {option: 0.1}
+    with pytest.raises(TypeError, match=f"has no {option}; .*{remedy}"):
+        NaturalGradient(**options)
+    optimizer = NaturalGradient(0.1)
+    with pytest.raises(AttributeError, match=f"has no {option}; .*{remedy}"):
+        setattr(optimizer, option, 0.1)
+
+
+def test_a_learning_rate_cannot_be_read_and_gamma_is_asked_for() -> None:
+    with pytest.raises(AttributeError, match=r"has no learning_rate; .*gamma"):
+        _ = NaturalGradient(0.1).learning_rate
+    with pytest.raises(TypeError, match="needs gamma"):
+        NaturalGradient()
+
+
+@pytest.mark.parametrize("flat", [lambda m: m.trainable_variables, lambda m: (m.q_mu, m.q_sqrt)])
+def test_a_flat_list_of_variables_is_refused_with_what_to_do(flat: Any) -> None:
+    model, loss = _svgp()
+    with pytest.raises(TypeError, match=r"give pairs .*\[\(model\.q_mu, model\.q_sqrt\)\]"):
+        NaturalGradient(0.1).minimize(loss, flat(model))
+
+
+def test_minimize_takes_a_callable_and_a_name() -> None:
+    (plain, its_loss), (model, loss) = _svgp(), _svgp()
+    NaturalGradient(0.1).minimize(its_loss, [(plain.q_mu, plain.q_sqrt)])
+    optimizer = NaturalGradient(0.1)
+    optimizer.minimize(loss, lambda: [(model.q_mu, model.q_sqrt)], name="step")
+    np.testing.assert_array_equal(model.q_sqrt, plain.q_sqrt)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_untrainable_q_is_stepped_as_by_gpflow(compiled: bool) -> None:
+    """GPflow's tutorials make q(u) untrainable, to keep it from the optimizer of the rest."""
+
+    def train(kind: type[gpflow.optimizers.NaturalGradient], call: bool) -> FloatArray:
+        model, loss = _svgp()
+        gpflow.set_trainable(model.q_mu, False)
+        gpflow.set_trainable(model.q_sqrt, False)
+        pairs = [(model.q_mu, model.q_sqrt)]
+        optimizer = kind(0.1)
+
+        def step() -> None:
+            optimizer.minimize(loss, (lambda: pairs) if call else pairs)
+
+        (in_graph(step) if compiled else step)()
+        q_sqrt: FloatArray = model.q_sqrt.numpy()
+        return q_sqrt
+
+    expected = train(gpflow.optimizers.NaturalGradient, call=False)
+    assert not np.allclose(expected, np.eye(8))
+    for call in (False, True):
+        np.testing.assert_allclose(train(NaturalGradient, call), expected, rtol=1e-9, atol=1e-10)
+
+
 # -- safety --------------------------------------------------------------------------------------
 
 
 def test_the_three_kinds_differ_exactly_where_the_exact_step_fails() -> None:
     good, bad = _problem(), _problem(low=-3.0, high=-2.0)
+    steep = _problem(low=-0.9, high=-0.6)  # the exact step is valid, and multiplies S by up to 10
     exact = _step(NaturalGradient(1.0, positive_definite="exact"), good)
     fallback = NaturalGradient(1.0, positive_definite="fallback")
     np.testing.assert_array_equal(_step(fallback, good)[1], exact[1])
     guaranteed = NaturalGradient(1.0, positive_definite="guaranteed")
-    assert not np.allclose(_step(guaranteed, good)[1], exact[1])
-    np.testing.assert_allclose(_step(fallback, bad)[1], _step(guaranteed, bad)[1], rtol=1e-12)
-    assert _counts(fallback) == {"taken": 2, "corrected": 2, "shortened": 0, "refused": 0}
+    assert not np.allclose(_step(guaranteed, steep)[1], _step(fallback, steep)[1])
+    np.testing.assert_array_equal(_step(fallback, bad)[1], _step(guaranteed, bad)[1])
+    assert _counts(fallback) == {"taken": 4, "corrected": 2, "shortened": 0, "refused": 0}
+    assert _counts(guaranteed) == {"taken": 0, "corrected": 4, "shortened": 0, "refused": 0}
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -330,6 +434,43 @@ def test_gradients_that_are_not_finite_change_nothing_and_count(
     with pytest.raises(tf.errors.InvalidArgumentError, match="not finite 3 times in a row"):
         run()
     assert int(optimizer.iterations) >= 5
+
+
+def test_one_number_that_is_not_finite_holds_every_q_of_the_call() -> None:
+    problem, optimizer = _problem(), NaturalGradient(0.1, max_refused=3)
+    first, second = problem.parameters(), problem.parameters()
+    gradients = problem.packed()
+    pairs = [(gradients, first), ((gradients[0], np.nan * gradients[1]), second)]
+    optimizer.apply_gradients(pairs)
+    np.testing.assert_array_equal(first[1].numpy(), problem.q_sqrt)
+    assert _counts(optimizer)["refused"] == 4
+    assert int(optimizer.refused_in_a_row) == 1
+
+
+def test_the_decision_may_be_taken_for_a_whole_training_step() -> None:
+    """Whoever knows all gradients computes steps, and takes all or none of them."""
+    problem = _problem()
+    optimizer, (q_mu, q_sqrt) = NaturalGradient(0.1), problem.parameters()
+
+    @tf.function
+    def train(other_gradient: tf.Tensor) -> None:
+        m, L, m_grad, L_grad = problem.tensors()
+        finite = are_finite(m_grad, L_grad, other_gradient)
+        step = optimizer.propose(m, L, m_grad * other_gradient, L_grad)
+        new = packed_triangle(step.q_sqrt)
+        tf.cond(
+            finite,
+            lambda: optimizer.adopt(q_mu, q_sqrt, step.q_mu, new, numbers_of(step)),
+            lambda: None,
+        )
+
+    train(tf.constant(np.nan, tf.float64))
+    np.testing.assert_array_equal(q_sqrt.numpy(), problem.q_sqrt)
+    train(tf.constant(1.0, tf.float64))
+    expected = natural_step(*problem.tensors(), 0.1)
+    np.testing.assert_allclose(q_sqrt.numpy(), expected.q_sqrt, atol=1e-12)
+    assert _counts(optimizer) == {"taken": 2, "corrected": 0, "shortened": 0, "refused": 0}
+    assert int(optimizer.iterations) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,6 @@ from natdgp.natgrad.steps import (
     guaranteed_natural_step_diag,
     natural_step,
     natural_step_diag,
-    short_natural_step,
-    short_natural_step_diag,
 )
 from tests.unit.natgrad.problems import (
     Problem,
@@ -24,8 +22,8 @@ from tests.unit.natgrad.problems import (
     with_eigenvalues,
 )
 
-GUARANTEED = first_valid(guaranteed_natural_step, short=short_natural_step)
-FALLBACK = first_valid(natural_step, correction=guaranteed_natural_step, short=short_natural_step)
+GUARANTEED = first_valid(guaranteed_natural_step)
+FALLBACK = first_valid(natural_step, correction=guaranteed_natural_step)
 SIZES = [(1, 1000), (2, 1000), (5, 6000), (20, 1600), (40, 400), (70, 60), (150, 12)]
 """(M, P): 10,072 problems, each a latent GP of a batch."""
 
@@ -76,15 +74,15 @@ def test_fallback_is_the_exact_step_wherever_that_is_valid() -> None:
     np.testing.assert_array_equal(step.q_sqrt[~valid], guaranteed.q_sqrt[~valid])
 
 
-def test_a_step_too_large_to_square_is_shortened() -> None:
-    """In C C / 2 of a C of 1e12, rounding is 1e8: what must stay above 1/2 does not."""
-    C = with_eigenvalues(0, np.tile(np.array([-1e12, 2e11, 3e10, 1.0]), (20, 1)))
-    problem = problem_of(square_roots(0, 20, 4), C)
-    step = FALLBACK(*problem.tensors(), 1.0)
-    assert np.any(step.shortened)
-    assert not np.any(step.refused)
-    for p in np.flatnonzero(step.shortened):
-        assert not np.array_equal(step.q_sqrt[p], problem.q_sqrt[p])
+def test_a_guaranteed_step_that_was_changed_is_counted() -> None:
+    eigenvalues = np.array([[2.0, -0.4], [2.0, -0.6], [2.0, -1.5], [50.0, -0.1]])
+    problem = problem_of(square_roots(0, 4, 2), with_eigenvalues(0, eigenvalues))
+    step = GUARANTEED(*problem.tensors(), 1.0)
+    np.testing.assert_array_equal(step.corrected, [False, True, True, False])
+    assert not np.any(step.shortened | step.refused)
+    np.testing.assert_array_equal(
+        FALLBACK(*problem.tensors(), 1.0).corrected, [False, False, True, False]
+    )
 
 
 def test_gradients_that_are_not_finite_are_refused_without_an_exception() -> None:
@@ -116,15 +114,18 @@ def test_kl_of_a_diagonal_q_is_that_of_the_full_one() -> None:
     np.testing.assert_allclose(step_kl_diag(m_new, new, m_old, old), whole, rtol=1e-12)
 
 
+@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
 @pytest.mark.parametrize("max_kl", [1e-6, 0.01, 1.0, 30.0])
 @pytest.mark.parametrize("largest", [0.3, 10.0, 1e4])
-def test_the_trust_region_is_met_and_used(max_kl: float, largest: float) -> None:
+def test_the_trust_region_is_met_and_used(
+    safe: SafeStepFunction, max_kl: float, largest: float
+) -> None:
     eigenvalues = largest * np.random.default_rng(0).uniform(-0.5, 1, size=(8, 20))
     problem = problem_of(square_roots(0, 8, 20), with_eigenvalues(0, eigenvalues))
     arguments = problem.tensors()
-    free = FALLBACK(*arguments, 1.0)
+    free = safe(*arguments, 1.0)
     free_kl = step_kl(free.q_mu, free.q_sqrt, *arguments[:2]).numpy()
-    step = in_graph(within(max_kl, step_kl, FALLBACK))(*arguments, 1.0)
+    step = in_graph(within(max_kl, step_kl, safe))(*arguments, 1.0)
     kl = step_kl(step.q_mu, step.q_sqrt, *arguments[:2]).numpy()
     assert np.all(kl <= max_kl * (1 + 1e-9))
     assert not np.any(step.refused)
@@ -134,12 +135,26 @@ def test_the_trust_region_is_met_and_used(max_kl: float, largest: float) -> None
     np.testing.assert_allclose(step.q_sqrt[~short], free.q_sqrt[~short], atol=1e-13)
 
 
+@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
+def test_kl_grows_with_the_share_of_gamma_that_a_step_took(safe: SafeStepFunction) -> None:
+    """What the search for a length relies on."""
+    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-20, 10, size=(1, 30)))
+    problem = problem_of(square_roots(0, 1, 30), C)
+    taken = []
+    for gamma in np.geomspace(1e-3, 1, 60):
+        step = safe(*problem.tensors(), gamma)
+        kl = step_kl(step.q_mu, step.q_sqrt, problem.q_mu, problem.q_sqrt)
+        taken.append((gamma * float(step.share[0]), float(kl[0])))
+    lengths, kls = np.transpose(sorted(taken))
+    assert lengths[-1] < 0.1  # beyond that the step is shortened
+    np.testing.assert_array_less(-np.diff(kls), 1e-9 * kls[-1])  # rounding
+    assert kls[0] < 0.01 * kls[-1]
+
+
 def test_the_trust_region_holds_for_a_diagonal_q() -> None:
     m, g = np.random.default_rng(0).normal(size=(2, 15, 4))
     s = np.random.default_rng(1).uniform(0.1, 2, size=(15, 4))
-    fallback = first_valid(
-        natural_step_diag, correction=guaranteed_natural_step_diag, short=short_natural_step_diag
-    )
+    fallback = first_valid(natural_step_diag, correction=guaranteed_natural_step_diag)
     gradients = tf.constant(10 * g), tf.constant(5 * g)
     step = within(0.1, step_kl_diag, fallback)(tf.constant(m), tf.constant(s), *gradients, 1.0)
     kl = step_kl_diag(step.q_mu, step.q_sqrt, m, s).numpy()

@@ -21,8 +21,6 @@ from natdgp.natgrad.steps import (
     mean_sqrt_step_diag,
     natural_step,
     natural_step_diag,
-    short_natural_step,
-    short_natural_step_diag,
 )
 from tests.unit.natgrad.problems import (
     FloatArray,
@@ -34,7 +32,7 @@ from tests.unit.natgrad.problems import (
     with_eigenvalues,
 )
 
-FULL = [natural_step, guaranteed_natural_step, short_natural_step, mean_sqrt_step]
+FULL = [natural_step, guaranteed_natural_step, mean_sqrt_step]
 PAIRS = [
     (natural_step, natural_step_diag),
     (guaranteed_natural_step, guaranteed_natural_step_diag),
@@ -158,33 +156,56 @@ def test_float32_holds_where_gpflows_fails() -> None:
     assert relative_error(m_gpflow, m_new) > 1e-4
 
 
-def test_the_guaranteed_step_agrees_to_first_order() -> None:
-    """Halving gamma divides the difference by four: it is of second order."""
-    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-2, 2, size=(3, 20)))
-    problem = problem_of(square_roots(0, 3, 20), C)
-    lengths = [0.02 / 2**k for k in range(5)]
-    differences, moves = [], []
-    for gamma in lengths:
-        exact = natural_step(*problem.tensors(), gamma).q_sqrt
-        guaranteed = guaranteed_natural_step(*problem.tensors(), gamma).q_sqrt
-        differences.append(float(tf.norm(exact - guaranteed)))
-        moves.append(float(tf.norm(exact - problem.q_sqrt)))
-    np.testing.assert_allclose(np.diff(np.log2(differences)), -2, atol=0.05)
-    np.testing.assert_allclose(np.diff(np.log2(moves)), -1, atol=0.05)
+@settings(max_examples=60)
+@given(
+    M=st.integers(1, 100),
+    log_largest=st.floats(-2, 2),
+    seed=st.integers(0, 2**32 - 2),
+    dtype=st.sampled_from(["float64", "float32"]),
+)
+def test_a_guaranteed_step_is_never_against_the_gradient(
+    M: int, log_largest: float, seed: int, dtype: str
+) -> None:
+    """Along the eigenvectors of C, S grows where the gradient asks for it, and shrinks likewise."""
+    eigenvalues = np.random.default_rng(seed).uniform(-1, 1, size=(2, M)) * 10**log_largest
+    C = with_eigenvalues(seed, eigenvalues)
+    problem = problem_of(np.tile(np.eye(M), (2, 1, 1)), C)
+    step = guaranteed_natural_step(*problem.tensors(dtype), 1.0)
+    assert bool(tf.reduce_all(step.valid))
+    x, V = np.linalg.eigh(C)
+    new = step.q_sqrt.numpy().astype(np.float64)
+    growth = np.sum((np.transpose(new, (0, 2, 1)) @ V) ** 2, axis=1)  # 1 / b(x)
+    rounding = 1e-10 if dtype == "float64" else 1e-5 * (1 + 10**log_largest)
+    assert np.all(np.where(x < 0, growth >= 1 - rounding, growth <= 1 + rounding))
+    share = step.share.numpy()[:, None]
+    np.testing.assert_allclose(growth, 1 / (1 + share * x), rtol=rounding, atol=rounding)
+    assert np.all(x.min(axis=1) * share[:, 0] > -1)
+    # No shorter than need be: without large eigenvalues of the other sign, to a third.
+    needed = np.minimum(1, 0.5 / np.maximum(-x.min(axis=1), 1e-9))
+    assert np.all(share[:, 0] > needed / 1.5)
 
 
-def test_the_guaranteed_step_has_its_closed_form() -> None:
-    """L_new L_new' = L (I + C + C C / 2)^-1 L', with eigenvalues of C from -5 to 5."""
-    L = square_roots(0, 3, 40)
-    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-5, 5, size=(3, 40)))
-    problem = problem_of(L, C)
+def test_a_guaranteed_step_is_the_exact_one_unless_a_variance_more_than_doubles() -> None:
+    for lowest, share in ((-0.499, 1.0), (-0.501, 0.5 / 0.501), (-40.0, 0.5 / 40)):
+        eigenvalues = np.linspace(lowest, 30, 8)[None]
+        problem = problem_of(square_roots(0, 1, 8), with_eigenvalues(0, eigenvalues))
+        step = guaranteed_natural_step(*problem.tensors(), 1.0)
+        exact = natural_step(*problem.tensors(), share)
+        np.testing.assert_allclose(step.share, [share], rtol=1e-12)
+        np.testing.assert_allclose(step.q_sqrt, exact.q_sqrt, atol=1e-12)
+        np.testing.assert_allclose(step.q_mu, exact.q_mu, atol=1e-10)
+
+
+@pytest.mark.parametrize("largest", [1e2, 1e6, 1e15])
+def test_a_guaranteed_step_is_shortened_until_it_is_valid(largest: float) -> None:
+    """An eigenvalue of -3 among a hundred large ones, which its estimate misses."""
+    eigenvalues = np.random.default_rng(0).uniform(0, largest, size=(5, 100))
+    eigenvalues[:, 0] = -3
+    problem = problem_of(square_roots(0, 5, 100), with_eigenvalues(0, eigenvalues))
     step = guaranteed_natural_step(*problem.tensors(), 1.0)
-    middle = np.linalg.inv(np.eye(40) + C + 0.5 * C @ C)
-    S_new = L @ middle @ np.transpose(L, (0, 2, 1))
-    new = step.q_sqrt.numpy()
-    np.testing.assert_allclose(new @ np.transpose(new, (0, 2, 1)), S_new, atol=1e-11)
-    moved = problem.q_mu - np.einsum("pij,jp->ip", S_new, problem.q_mu_grad)
-    np.testing.assert_allclose(step.q_mu, moved, atol=1e-10)
+    assert bool(tf.reduce_all(step.valid))
+    assert np.all(step.share < 1 / 3)
+    assert relative_error(step.q_sqrt, problem.q_sqrt) > 1e-3
 
 
 @pytest.mark.parametrize("M", [3, 64, 65, 130, 200])
@@ -230,8 +251,7 @@ def test_diagonal_steps_refuse_what_leaves_the_gaussians() -> None:
     step = natural_step_diag(*arguments, 1.0)
     np.testing.assert_array_equal(step.valid, [False, True])
     np.testing.assert_array_equal(step.q_sqrt[:, 0], s[:, 0])
-    for always in (guaranteed_natural_step_diag, short_natural_step_diag):
-        assert bool(tf.reduce_all(always(*arguments, 1e3).valid))
+    assert bool(tf.reduce_all(guaranteed_natural_step_diag(*arguments, 1e3).valid))
     np.testing.assert_array_equal(
         mean_sqrt_step_diag(*arguments[:3], tf.constant(-s_grad), 1.0).valid, [False, True]
     )
@@ -246,14 +266,16 @@ def test_eager_traced_dynamic_and_compiled_agree(function: Callable[..., Step], 
     dynamic = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arguments]
     eager = function(*arguments)
     assert bool(tf.reduce_all(eager.valid))
-    for traced in (
-        tf.function(function),
-        tf.function(function, input_signature=dynamic),
-        tf.function(function, jit_compile=True),
+    # XLA iterates for eigenvalues to some 1e-7, which is how exactly a step is shortened.
+    loose = 1e-5 if function is guaranteed_natural_step else 1e-9
+    for traced, tolerance in (
+        (tf.function(function), 1e-9),
+        (tf.function(function, input_signature=dynamic), 1e-9),
+        (tf.function(function, jit_compile=True), loose),
     ):
         step = traced(*arguments)
-        np.testing.assert_allclose(step.q_mu, eager.q_mu, rtol=1e-9, atol=1e-10)
-        np.testing.assert_allclose(step.q_sqrt, eager.q_sqrt, rtol=1e-9, atol=1e-10)
+        np.testing.assert_allclose(step.q_mu, eager.q_mu, rtol=tolerance, atol=0.1 * tolerance)
+        np.testing.assert_allclose(step.q_sqrt, eager.q_sqrt, rtol=tolerance, atol=0.1 * tolerance)
         np.testing.assert_array_equal(step.valid, eager.valid)
 
 

@@ -11,7 +11,7 @@ from horovod.common.exceptions import HorovodInternalError
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.distributed.horovod_reducer import lost_another_rank
 from natdgp.run.exit_status import MISUSED, REFUSED
-from natdgp.run.rank import Orders, _lead
+from natdgp.run.rank import Orders, train
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import FolderError, RunFolder
 
@@ -37,6 +37,7 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    small_experiment: dict[str, Any],
     problem: type[Exception],
     of_search: bool,
 ) -> None:
@@ -44,12 +45,11 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
         raise problem("natdgp.json has 0 bytes")
 
     monkeypatch.setattr("natdgp.run.run_session.train_and_report", refuse)
-    monkeypatch.setattr("sys.argv", [])
     folder = RunFolder.create(tmp_path / "run")
-    folder.write_config({})
+    folder.write_config(small_experiment)
     orders = Orders(0, 0, str(folder.root), command=[], live=False, width=80, of_search=of_search)
     with tempfile.TemporaryFile(buffering=0) as file:
-        status = _lead(orders, RankChannel(file, 2))
+        status = train(orders, RankChannel(file, 2), leads=True)
     assert status == (REFUSED if of_search else MISUSED)
     said = "natdgp.json has 0 bytes\n"
     assert capsys.readouterr().err == (said if of_search else f"natdgp train: {said}")

@@ -20,13 +20,13 @@ from natdgp.settings.checks import (
         {"searcher": {"max_length": {"epochs": 3}}},
         {"min_validation_period": {"epochs": 1}},
         {"min_checkpoint_period": {"epochs": 1}},
+        {"searcher": {"time_metric": "epochs"}},
         {"hyperparameters": {"adam": {"schedule": {"name": "per_epoch", "factor": 0.9}}}},
     ],
 )
 def test_whatever_counts_epochs_needs_records_per_epoch(config: dict[str, Any]) -> None:
     (problem,) = epochs_have_a_length(config)
-    assert problem.path == "records_per_epoch"
-    assert "every batch would end an epoch" in problem.message
+    assert (problem.path, problem.code) == ("records_per_epoch", "epochs-without-length")
     assert not list(epochs_have_a_length({**config, "records_per_epoch": 100}))
 
 
@@ -60,7 +60,6 @@ def test_slots_that_cannot_share_a_batch_are_told_what_they_can(
 ) -> None:
     (problem,) = slots_share_a_batch(_shared(rows, slots))
     assert (problem.path, problem.received) == ("hyperparameters.global_batch_size", rows)
-    assert f"a multiple of resources.slots_per_trial, {slots}," in problem.message
     assert problem.remedy == remedy
 
 
@@ -69,22 +68,6 @@ def test_slots_that_cannot_share_a_batch_are_told_what_they_can(
 )
 def test_sizes_that_are_wrong_in_themselves_are_left_to_others(rows: Any, slots: Any) -> None:
     assert not list(slots_share_a_batch(_shared(rows, slots)))
-
-
-@pytest.mark.parametrize(
-    ("environment", "path"),
-    [
-        (None, "environment.image"),
-        ({}, "environment.image"),
-        ({"image": {}}, "environment.image"),
-        ({"image": "determinedai/pytorch-ngc:0.38.1"}, "environment.image"),
-        ({"image": {"cuda": "a", "cpu": "determinedai/pytorch-ngc-dev"}}, "environment.image.cpu"),
-    ],
-)
-def test_an_image_without_tensorflow_is_refused(environment: Any, path: str) -> None:
-    (problem,) = image_has_tensorflow({"environment": environment})
-    assert problem.path == path
-    assert "determinedai/tensorflow-ngc:0.38.1" in problem.remedy
 
 
 @pytest.mark.parametrize("image", ["mine:1", {"cuda": "mine:1"}])
@@ -124,7 +107,7 @@ def _halving(period: Any, **fields: Any) -> dict[str, Any]:
         ({"batches": 4}, {}),
         ({"records": 32}, {}),
         ({"batches": 40}, {"time_metric": "epochs"}),
-        ({"epochs": 4}, {"time_metric": "epochs"}),
+        ({"epochs": 4}, {"time_metric": "epochs", "max_length": {"epochs": 64}}),
         ({"batches": 64}, {"num_rungs": 1}),
         ({"batches": 64}, {"name": "random"}),  # no rungs, and no fields of its own
         ({"batches": "x"}, {}),  # wrong in itself
@@ -152,11 +135,6 @@ def test_validations_too_seldom_for_the_shortest_rung_are_refused(
     assert (problem.path, problem.remedy) == ("min_validation_period", remedy)
 
 
-def test_rungs_in_epochs_need_records_per_epoch() -> None:
-    (problem,) = epochs_have_a_length({"searcher": {"time_metric": "epochs"}})
-    assert "searcher.time_metric (epochs)" in problem.message
-
-
 def test_a_grid_needs_a_count_of_every_range() -> None:
     ranges = {
         "a": {"type": "int", "minval": 1, "maxval": 3},
@@ -174,5 +152,5 @@ def test_a_grid_needs_a_count_of_every_range() -> None:
 @pytest.mark.parametrize("name", ["source_trial_id", "source_checkpoint_uuid"])
 def test_what_only_a_cluster_has_is_refused_elsewhere(name: str) -> None:
     (problem,) = trials_start_from_nothing({"searcher": {name: 3}})
-    assert problem.remedy == f"take it out for this run: --set searcher.{name}=null"
+    assert problem.code == "only-on-a-cluster"
     assert not list(trials_start_from_nothing({"searcher": {name: None}}))

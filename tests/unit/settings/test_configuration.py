@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from natdgp.settings.configuration import Configuration, defaulted, trial_of
+from natdgp.settings.configuration import Configuration, trial_of
 
 LAUNCHER = "python3 -m determined.launch.horovod --autohorovod --trial trials.deep_gp:DeepGPTrial"
 
@@ -15,7 +15,7 @@ def test_defaults_are_the_masters() -> None:
         "data": {"source": "flights"},
         "hyperparameters": {"global_batch_size": 8},
     }
-    assert defaulted(Configuration.model_validate(given)) == {
+    assert Configuration.model_validate(given).defaulted() == {
         **given,
         "searcher": {
             "name": "single",

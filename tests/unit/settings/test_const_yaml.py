@@ -11,11 +11,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from natdgp.data.settings import ArraysSettings
 from natdgp.settings import read_experiment
-from natdgp.settings.allowed import groups
 from natdgp.settings.document import parse
+from natdgp.settings.problems import groups
 from natdgp.settings.schema import Settings
-from natdgp.training.settings import JudgingMetric
+from natdgp.training.settings import SelectionMetric
 
 CONST = Path(__file__).parents[3] / "experiments" / "flights" / "const.yaml"
 LINES = CONST.read_text(encoding="utf-8").splitlines()
@@ -26,7 +27,8 @@ def fields(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], str, Field
     for name, field in model.model_fields.items():
         yield model, name, field
         for group in groups(field.annotation):
-            yield from fields(group)
+            if group is not ArraysSettings:  # which no file has
+                yield from fields(group)
 
 
 def comments_above(name: str) -> list[str]:
@@ -104,4 +106,4 @@ def test_its_optional_groups_are_valid_when_taken_in(tmp_path: Path) -> None:
 
 def test_the_metrics_it_lists_are_those_that_a_searcher_takes() -> None:
     (comment,) = comments_above("metric")
-    assert set(re.findall(r"val_\w+", comment)) == set(get_args(JudgingMetric))
+    assert set(re.findall(r"val_\w+", comment)) == set(get_args(SelectionMetric))

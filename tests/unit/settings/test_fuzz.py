@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import json
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,12 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.run.run_folder import FolderError
-from natdgp.run.run_session import new_run
-from natdgp.settings import Problem, SettingsError, read_experiment, validate
-from natdgp.settings.document import Document, parse
-from natdgp.settings.overrides import apply_override
-from tests.conftest import REPOSITORY
+from natdgp.settings import Problem, SettingsError, validate
+from natdgp.settings.document import Document, apply_override, parse
 
 FILES = sorted((Path(__file__).parents[3] / "experiments").glob("*/*.yaml"))
 TEXTS = {file: file.read_text(encoding="utf-8") for file in FILES}
@@ -45,25 +38,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=6,
 )
-FRAGMENTS = st.sampled_from(
-    [
-        "\t",
-        ": ",
-        "- ",
-        "[",
-        "}",
-        "&a ",
-        "*a ",
-        "!!int ",
-        "!b ",
-        "<<: ",
-        "? ",
-        "|",
-        "#",
-        "'",
-        "---\n",
-    ]
-) | st.text(max_size=3)
+FRAGMENTS = st.text(max_size=3) | st.sampled_from(
+    ["\t", ": ", "- ", "[", "}", "&a ", "*a ", "!!int ", "!b ", "<<: ", "? ", "|", "#", "'", "---"]
+)
 
 
 def nodes(value: Any) -> list[tuple[Any, Any]]:
@@ -85,37 +62,6 @@ def deface(config: dict[str, Any], data: st.DataObject) -> None:
         group[data.draw(st.text(max_size=8) | WORDS, label="name")] = value
 
 
-TRAINABLE = {
-    "name": "small",
-    "description": "",
-    "entrypoint": "python3 -m determined.launch.horovod --trial trials.deep_gp:DeepGPTrial",
-    "environment": {"image": "determinedai/tensorflow-ngc:0.38.1"},
-    "searcher": {
-        "name": "single",
-        "metric": "val_nlpd",
-        "smaller_is_better": True,
-        "max_length": {"batches": 30},
-    },
-    "data": {"source": "csv", "path": "table.csv", "target": ["y"], "features": ["x"]},
-    "hyperparameters": {"global_batch_size": 64},
-}
-ODD = st.sampled_from(
-    [
-        "..x:Nope",
-        ".",
-        "..",
-        "~",
-        "/",
-        "/dev/null",
-        "x" * 300,
-        "é" * 200,
-        "a/" * 3000,
-        "\0",
-        "\ud800",
-    ]
-) | st.text(max_size=8)
-
-
 def assert_explained(problems: Iterable[Problem]) -> None:
     for problem in problems:
         assert problem.message
@@ -123,7 +69,7 @@ def assert_explained(problems: Iterable[Problem]) -> None:
         assert str(problem)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)  # of a space, a thousand points are tried
 @given(st.data())
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_defaced_values_are_valid_or_explained(file: Path, data: st.DataObject) -> None:
@@ -132,34 +78,6 @@ def test_defaced_values_are_valid_or_explained(file: Path, data: st.DataObject) 
         if nodes(config):
             deface(config, data)
     assert_explained(validate(config))
-
-
-def _oddly(text: str, odd: str) -> str:
-    """A text of an experiment with something odd in it."""
-    head, mark, _ = text.partition("--trial ")
-    return f"{head}{mark}{odd.replace(' ', '')}:DeepGPTrial" if mark else odd
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.sampled_from([pair for pair in nodes(TRAINABLE) if isinstance(pair[0][pair[1]], str)]), ODD
-)
-def test_what_is_valid_makes_a_run_or_is_refused_in_words(node: tuple[Any, Any], odd: str) -> None:
-    group, key = node
-    before, group[key] = group[key], _oddly(group[key], odd)
-    try:
-        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            file = Path("experiment.yaml")
-            file.write_text(json.dumps(TRAINABLE), encoding="utf-8")
-            experiment = read_experiment(file)
-            with contextlib.suppress(FolderError):
-                run = new_run(experiment, REPOSITORY, None)
-                assert read_experiment(run.config).settings.model == experiment.settings.model
-    except SettingsError as error:
-        assert_explained(error.problems)
-    finally:
-        group[key] = before
 
 
 @settings(max_examples=10, deadline=None)  # a whole file takes a while to parse

@@ -116,7 +116,7 @@ def test_samples_are_those_gpflux_draws_from_the_same_seed(
         tf.random.set_seed(0)
         samples.append(tf.convert_to_tensor(layer(_rows())).numpy())
     assert samples[0].shape == ((N, P) if num_samples is None else (num_samples, N, P))
-    np.testing.assert_allclose(*samples, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(samples[0], samples[1], rtol=1e-8, atol=1e-9)
 
 
 def test_a_sampled_function_is_the_same_where_it_is_asked_again() -> None:
