@@ -57,7 +57,8 @@ class NaturalGradientTraining:
             self.aggregated = tf.Variable(
                 tf.zeros([size + 1], kept[0].dtype), trainable=False, name="aggregated"
             )
-        reducer.broadcast(self.variables)
+        if reducer.size > 1:  # alone, a model may have no variables before its first batch
+            reducer.broadcast(self.variables)
 
     def _start_counting(self) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")

@@ -91,7 +91,8 @@ class EarlyStoppingSettings(Frozen):
 class EvaluationSettings(Frozen):
     """How validation and test figures are computed."""
 
-    num_samples: PositiveInt = 20
-    """S, Monte-Carlo samples of the predictive density per row; one-layer models need only 1."""
+    num_samples: PositiveInt = 32
+    """S, Monte-Carlo samples of the predictive density, shared by all rows and most evenly spread
+    where they are a power of 2; one-layer models need only 1."""
     batch_size: PositiveInt = 4096
     """Rows evaluated at once over all slots. It bounds memory and changes no figure."""
