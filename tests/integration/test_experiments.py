@@ -16,7 +16,7 @@ from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
 from natdgp.search.progress import Progress
 from natdgp.search.trials import experiment_of
-from natdgp.settings import read_experiment, read_search
+from natdgp.settings.experiment import read_experiment, read_search
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Watcher
 
