@@ -40,7 +40,7 @@ def install(kept):
         constraints.write("\n".join(kept))
         constraints.flush()
         return subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--constraint", constraints.name, "."],
+            [sys.executable, "-m", "pip", "install", "--constraint", constraints.name, ".[cluster]"],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

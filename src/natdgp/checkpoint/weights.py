@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint
+from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.models.builder import output_dims
 
@@ -19,6 +19,19 @@ from natdgp.models.builder import output_dims
 def save_weights(model: tf.keras.Model, folder: Path) -> None:
     """Write a model's variables, those of its optimizers included, into a checkpoint's folder."""
     model.save_weights(str(folder / WEIGHTS_NAME), save_format="tf")
+
+
+def write_checkpoint(model: tf.keras.Model, record: ModelRecord, folder: Path) -> None:
+    """Write a model into a new folder, whole: variables, record and checksums.
+
+    :raises FileExistsError: if there is something already; nothing is ever overwritten.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} holds something already; choose another folder")
+    save_weights(model, folder)
+    record.write(folder)
+    seal(folder)
 
 
 def load_weights(model: tf.keras.Model, folder: Path) -> None:

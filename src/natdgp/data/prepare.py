@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from natdgp.data.scaling import Scaling
-from natdgp.data.settings import DataSettings, TableSettings
+from natdgp.data.settings import ArraysSettings, DataSettings, TableSettings
 from natdgp.data.sources import load_table
 from natdgp.data.split import Division, divide
 from natdgp.data.table import DataError, Table
@@ -78,6 +78,7 @@ def prepare(
         table.features,
         table.targets,
         scales_targets=scales_targets,
+        keeps_constants=isinstance(settings, ArraysSettings) and settings.constants == "keep",
     )
     if problems := list(_too_far(table, division, scaling, dtype)):
         source = settings.path if isinstance(settings, TableSettings) else settings.source

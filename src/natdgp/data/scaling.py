@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from natdgp.data.table import DataError, FloatArray
 
@@ -32,23 +33,30 @@ class Scaling:
         targets: Sequence[str],
         *,
         scales_targets: bool = True,
+        keeps_constants: bool = False,
     ) -> Scaling:
         """The statistics of training rows X [N, D] and Y [N, Q], whose columns are named.
 
         :param scales_targets: whether targets are standardised, or stay as they are.
+        :param keeps_constants: whether columns of one value are centred and divided by 1, and
+            not refused.
         :raises DataError: with all columns together that have no spread to divide by.
         """
         if len(X) == 1:
             raise DataError("there is 1 training row, over which nothing varies; give more rows")
+        kept = [
+            keeps_constants & (A.min(axis=0) == A.max(axis=0)) & np.isfinite(A).all(axis=0)
+            for A in (X, Y)
+        ]
         problems = [
-            *_without_spread(X, features, "feature", "leave it out of data.features"),
-            *_without_spread(Y, targets, "target", "there is nothing to predict in it"),
+            *_without_spread(X, ~kept[0], features, "feature", "leave it out of data.features"),
+            *_without_spread(Y, ~kept[1], targets, "target", "there is nothing to predict in it"),
         ]
         if problems:
             raise DataError.together(f"the {len(X)} training rows", problems)
         zeros = np.zeros(Y.shape[1])
-        y = (Y.mean(axis=0), Y.std(axis=0)) if scales_targets else (zeros, zeros + 1)
-        return cls(X.mean(axis=0), X.std(axis=0), *y)
+        y = _moments(Y, kept[1]) if scales_targets else (zeros, zeros + 1)
+        return cls(*_moments(X, kept[0]), *y)
 
     def scale_x(self, X: FloatArray) -> FloatArray:
         """Features [N, D] in original units -> standardised."""
@@ -76,14 +84,21 @@ class Scaling:
         return cls(**{name: np.array(numbers, np.float64) for name, numbers in values.items()})
 
 
-def _without_spread(A: FloatArray, names: Sequence[str], role: str, remedy: str) -> list[str]:
+def _moments(A: FloatArray, constant: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    # The mean of equal numbers is not always that number.
+    return np.where(constant, A[0], A.mean(axis=0)), np.where(constant, 1.0, A.std(axis=0))
+
+
+def _without_spread(
+    A: FloatArray, looked_at: npt.NDArray[np.bool_], names: Sequence[str], role: str, remedy: str
+) -> list[str]:
     with np.errstate(over="ignore", invalid="ignore"):
         std = A.std(axis=0)
     # A constant such as 0.1 may have a standard deviation of 1e-17: compare the extremes as well.
     lowest, highest = A.min(axis=0), A.max(axis=0)
-    good = (lowest < highest) & (std > 0) & np.isfinite(std)
+    wrong = looked_at & ~((lowest < highest) & (std > 0) & np.isfinite(std))
     return [
         f"{role} {name!r} has no usable spread (from {low:g} to {high:g}); {remedy}"
-        for name, fine, low, high in zip(names, good, lowest, highest, strict=True)
-        if not fine
+        for name, bad, low, high in zip(names, wrong, lowest, highest, strict=True)
+        if bad
     ]

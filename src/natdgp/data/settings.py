@@ -75,6 +75,9 @@ class ArraysSettings(Frozen):
     rows: PositiveInt | None = None
     """Use only this many rows, drawn by the split's seed; all by default."""
     split: SplitSettings = SplitSettings()
+    constants: Literal["refuse", "keep"] = "refuse"
+    """What to do with columns that do not vary over the training rows: refuse them, as a rule a
+    mistake, or keep them, as they are harmless where others choose the rows (cross-validation)."""
 
 
 DataSettings = Annotated[

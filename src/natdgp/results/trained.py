@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,7 @@ import tensorflow as tf
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.structure import differences, structure_of
-from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights
+from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights, write_checkpoint
 from natdgp.data.pipeline import evaluation_dataset
 from natdgp.data.prepare import Numbers, Rows
 from natdgp.models.builder import TaskShape
@@ -43,12 +45,55 @@ class Prediction:
 class TrainedModel:
     """A deep GP with all that it needs to predict in the original units."""
 
-    def __init__(self, model: DeepGPModel, record: ModelRecord) -> None:
+    def __init__(
+        self,
+        model: DeepGPModel,
+        record: ModelRecord,
+        history: Sequence[Mapping[str, float]] = (),
+    ) -> None:
         """:param model: with its trained parameters.
         :param record: what its checkpoint says about it.
+        :param history: the validations of its training, each with its `step`, where they are known.
         """
         self.model = model
         self.record = record
+        self.history = [dict(one) for one in history]
+        self.test_figures: dict[str, float] | None = None
+        """Those of the test rows, where a fit was given some."""
+        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
+        self._predict = tf.function(functools.partial(self._predict_batch), reduce_retracing=True)
+        self._score = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+
+    @classmethod
+    def of_parameters(
+        cls,
+        record: ModelRecord,
+        parameters: Sequence[Numbers],
+        history: Sequence[Mapping[str, float]] = (),
+    ) -> TrainedModel:
+        """A model that its settings make, with its parameters as :attr:`parameters` gives them.
+
+        :raises ValueError: if it was another model that was trained.
+        """
+        model = Task(record.settings, seed=record.seed, saved=record.task).model()
+        _check_structure(
+            record,
+            model,
+            "these parameters are of a model that its settings do not make; use save, and load "
+            "with build",
+        )
+        for variable, value in zip(model.deep_gp.variables, parameters, strict=True):
+            variable.assign(value)
+        return cls(model, record, history)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies hold the record, the parameters and the history."""
+        return type(self).of_parameters, (self.record, self.parameters, self.history)
+
+    @property
+    def parameters(self) -> list[Numbers]:
+        """The values of all variables of the deep GP."""
+        return [variable.numpy() for variable in self.model.deep_gp.variables]
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -80,9 +125,9 @@ class TrainedModel:
             X=scaled.astype(self.record.settings.model.dtype),
             Y=np.zeros((len(inputs), len(self.targets)), self.record.settings.model.dtype),
         )
-        levels = tf.constant(quantiles, rows.X.dtype)
+        levels = tf.constant(quantiles, rows.X.dtype) if len(quantiles) else None
         batches = [
-            tuple(np.asarray(part) for part in self._predict_batch(batch["inputs"], levels))
+            tuple(np.asarray(part) for part in self._predict(batch["inputs"], levels))
             for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
         ]
         mean, std, values = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
@@ -96,57 +141,93 @@ class TrainedModel:
             },
         )
 
-    def evaluate(self, rows: Rows) -> dict[str, float]:
+    def evaluate(self, X: Table, Y: Table | None = None) -> dict[str, float]:
+        """The figures over rows in the units of the training data.
+
+        :param X: as :meth:`predict` takes it.
+        :param Y: targets [n] or [n, Q], or a table that holds them by name; by default X does.
+        :returns: as validations have them, without `val_`.
+        :raises ValueError: as :meth:`predict`, and for targets that the likelihood cannot have.
+        """
+        inputs = self._inputs(X)
+        targets = self._columns("Y", X if Y is None else Y, self.targets)
+        if len(inputs) != len(targets):
+            raise ValueError(f"X has {len(inputs)} rows and Y has {len(targets)}; give as many")
+        settings, scaling = self.record.settings.model, self.record.task.scaling
+        likelihood = settings.likelihood.likelihood
+        if problems := likelihood.check_targets(targets, self.targets):
+            raise ValueError("; ".join(problems))
+        return self.evaluate_rows(
+            Rows(
+                scaling.scale_x(inputs).astype(settings.dtype),
+                scaling.scale_y(targets).astype(settings.dtype),
+            )
+        )
+
+    def evaluate_rows(self, rows: Rows) -> dict[str, float]:
         """The figures of :class:`natdgp.training.evaluation.Evaluation` over rows.
 
         :param rows: standardised by this model's scaling.
         """
         if len(rows) == 0:
             raise ValueError("there are no rows to evaluate")
-        step = tf.function(self.model.test_step)
         self.model.reset_metrics()
         figures: dict[str, tf.Tensor] = {}
         for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
-            figures = step(batch)
+            figures = self._score(batch)
         return {name: float(value) for name, value in figures.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write a folder that :func:`load` takes.
+
+        :param path: a new folder, or an empty one.
+        :raises FileExistsError: if there is something in it.
+        """
+        write_checkpoint(self.model, self.record, Path(path))
 
     @property
     def _batch_size(self) -> int:
         return self.record.settings.evaluation.batch_size
 
     def _inputs(self, X: Table) -> Numbers:
-        if isinstance(X, (np.ndarray, Sequence)):
-            inputs = np.asarray(X, dtype=np.float64)
+        return self._columns("X", X, self.features)
+
+    def _columns(self, what: str, data: Table, names: Sequence[str]) -> Numbers:
+        """[n, len(names)], from arrays or from a table that has the names."""
+        if not (isinstance(data, Mapping) or hasattr(data, "columns")):
+            values = np.asarray(data, dtype=np.float64)
+            values = values[:, None] if what == "Y" and values.ndim == 1 else values
         else:
-            missing = [name for name in self.features if name not in X]
+            missing = [name for name in names if name not in data]
             if missing:
                 raise ValueError(
-                    f"columns missing: {', '.join(missing)}; the model predicts from "
-                    f"{', '.join(self.features)}"
+                    f"columns missing: {', '.join(missing)}; the model predicts "
+                    f"{'from ' if what == 'X' else ''}{', '.join(names)}"
                 )
-            inputs = np.column_stack([_numbers(name, X[name]) for name in self.features])
-        if inputs.ndim != 2 or inputs.shape[1] != len(self.features) or len(inputs) == 0:
+            values = np.column_stack([_numbers(name, data[name]) for name in names])
+        if values.ndim != 2 or values.shape[1] != len(names) or len(values) == 0:
             raise ValueError(
-                f"X has shape {list(inputs.shape)}; expected [n, {len(self.features)}] with n > 0 "
-                f"and columns {', '.join(self.features)}"
+                f"{what} has shape {list(values.shape)}; expected [n, {len(names)}] with n > 0 "
+                f"and columns {', '.join(names)}"
             )
-        rows, columns_at = np.nonzero(~np.isfinite(inputs))
+        rows, columns_at = np.nonzero(~np.isfinite(values))
         if len(rows):
             raise ValueError(
-                f"X has {len(rows)} values that are not finite, the first in row {rows[0]}, "
-                f"column {self.features[columns_at[0]]}; drop or impute those rows"
+                f"{what} has {len(rows)} values that are not finite, the first in row {rows[0]}, "
+                f"column {names[columns_at[0]]}; drop or impute those rows"
             )
-        return inputs
+        return values
 
-    @tf.function(reduce_retracing=True)
+    @tf.autograph.experimental.do_not_convert
     def _predict_batch(
-        self, X: tf.Tensor, levels: tf.Tensor
+        self, X: tf.Tensor, levels: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mean [n, Q], standard deviation [n, Q] and quantiles [L, n, Q], standardised."""
         likelihood = self.model.deep_gp.likelihood
         f = self.model.deep_gp.predictive_marginals(X, self.model.evaluation_samples)
         mean, variance = likelihood.mean_and_variance(*f)
-        return mean, tf.sqrt(variance), likelihood.quantiles(levels, *f)
+        at_levels = mean[None][:0] if levels is None else likelihood.quantiles(levels, *f)
+        return mean, tf.sqrt(variance), at_levels
 
 
 def _numbers(name: str, column: npt.ArrayLike) -> Numbers:
@@ -183,19 +264,12 @@ def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
             evaluation_samples=record.settings.evaluation.num_samples,
             y_std=record.task.scaling.y_std,
         )
-    if record.structure is not None and (
-        other := differences(record.structure, structure_of(model.deep_gp))
-    ):
-        raise ValueError(
-            "\n  - ".join(
-                [
-                    f"{folder} is of a model that "
-                    + ("its settings do not make" if build is None else "build does not make")
-                    + "; pass load(path, build=...) a function that makes it:",
-                    *other,
-                ]
-            )
-        )
+    _check_structure(
+        record,
+        model,
+        f"{folder} is of a model that {'its settings do' if build is None else 'build does'} not "
+        "make; pass load(path, build=...) a function that makes it",
+    )
     try:
         load_weights(model, folder)
     except (AssertionError, tf.errors.OpError, ValueError) as error:
@@ -214,3 +288,11 @@ def _checkpoint_folder(path: Path) -> Path:
     if not best.resolve().is_relative_to(path.resolve()):
         raise ValueError(f"{best} leads out of the run's folder, to {best.resolve()}; load that")
     return best.resolve()
+
+
+def _check_structure(record: ModelRecord, model: DeepGPModel, what: str) -> None:
+    """:raises ValueError: if a record's model is of another structure, with all differences."""
+    if record.structure is None:
+        return
+    if other := differences(record.structure, structure_of(model.deep_gp)):
+        raise ValueError("\n  - ".join([f"{what}:", *other]))

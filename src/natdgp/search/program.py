@@ -1,4 +1,4 @@
-"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN SEARCH`."""
+"""What a search starts for every trial: `python -m natdgp.search.program RUN SEARCH`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.parent_process import end_with_parent
 
 
-def main(lock: Path, run: Path, search: int) -> int:
+def main(run: Path, search: int) -> int:
     """Train a trial from its folder's latest checkpoint; returns the exit status.
 
-    :param lock: of the search's folder.
     :param search: the process that this one belongs to.
     """
     end_with_parent(search)
@@ -55,4 +54,4 @@ def main(lock: Path, run: Path, search: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

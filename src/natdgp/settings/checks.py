@@ -59,6 +59,13 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem(where, name, "must be an image with TensorFlow", remedy, code)
 
 
+def data_can_be_read(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Arrays are given in Python."""
+    if _at(config, "data.source") == "arrays":
+        message = "stands for rows given in Python, in no file"
+        yield Problem("data.source", "arrays", message, "write a csv file", "not-in-a-file")
+
+
 def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
     """The best checkpoint is kept by it, and the better trials."""
     path, metric = "searcher.smaller_is_better", _at(config, "searcher.metric")
@@ -140,6 +147,7 @@ Checks = tuple[Callable[[Mapping[str, Any]], Iterator[Problem]], ...]
 POINT_CHECKS: Final[Checks] = (epochs_have_a_length, slots_share_a_batch, rungs_see_a_validation)
 FILE_CHECKS: Final[Checks] = (
     image_has_tensorflow,
+    data_can_be_read,
     metric_says_what_is_better,
     halving_has_one_length,
     grids_can_be_counted,

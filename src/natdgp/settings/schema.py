@@ -43,13 +43,12 @@ class Settings(Frozen):
     def _natural_gradient_layers_exist(self) -> Settings:
         chosen = self.natural_gradient.layers
         if isinstance(chosen, tuple):
-            wrong = [index for index in chosen if index >= self.model.layers]
-            if wrong or len(set(chosen)) != len(chosen):
+            if list(chosen) != sorted({*chosen} & {*range(self.model.layers)}):
                 raise Refused(
                     "no-such-layer",
                     f"natural_gradient.layers is {list(chosen)} but model.layers is "
                     f"{self.model.layers}",
-                    f"list distinct indices from 0 to {self.model.layers - 1}",
+                    f"list indices from 0 to {self.model.layers - 1}, first to last",
                 )
         return self
 
@@ -83,7 +82,7 @@ class Settings(Frozen):
         """Indices of the layers whose q(u) natural gradients train, in order."""
         chosen = self.natural_gradient.layers
         if isinstance(chosen, tuple):
-            return tuple(sorted(chosen))
+            return chosen
         everything = tuple(range(self.model.layers))
         return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
 

@@ -44,6 +44,7 @@ class Evaluation(tf.keras.metrics.Metric):
         """Forget all rows."""
         self._sums.assign(tf.zeros_like(self._sums))
 
+    @tf.autograph.experimental.do_not_convert
     @check_shapes("mean: [S, n, P]", "var: [S, n, P]", "Y: [n, Q]")
     def update_state(self, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> None:
         """Add a batch.
@@ -57,6 +58,7 @@ class Evaluation(tf.keras.metrics.Metric):
         rows = tf.cast(tf.shape(Y)[:1], tf.float64)
         self._sums.assign_add(tf.concat([rows, *(tf.reshape(one, [-1]) for one in sums)], axis=0))
 
+    @tf.autograph.experimental.do_not_convert
     def result(self) -> dict[str, tf.Tensor]:
         """Figures by name: the likelihood's, and the bound.
 

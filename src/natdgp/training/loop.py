@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,10 @@ class Ending:
     """All steps were taken; a callback ended the training; the driver wanted it to end."""
 
 
+def _train_step(model: Any, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
+    return model.train_step(next(iterator))  # type: ignore[no-any-return]
+
+
 class Loop:
     """Trains a model by a plan.
 
@@ -137,8 +142,9 @@ class Loop:
             add_progbar=False,
             model=model,
         )
-        self._train_step = tf.function(lambda iterator: model.train_step(next(iterator)))
-        self._test_step = tf.function(model.test_step, reduce_retracing=True)
+        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
+        self._train_step = tf.function(functools.partial(_train_step, model))
+        self._test_step = tf.function(functools.partial(model.test_step), reduce_retracing=True)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`Driver.save` was given; the model has its variables back."""
@@ -292,13 +298,11 @@ class Loop:
     def _save(self) -> None:
         self._driver.status("checkpointing")
         if self._heartbeat is not None:
-            self._heartbeat.compare()
+            self._heartbeat.save()
         check_drift(self._model)
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        if self._heartbeat is not None:
-            self._heartbeat.save()
         if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 

@@ -64,6 +64,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
         return y
 
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch.
 
@@ -94,6 +95,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             **self._step_counts(),
         }
 
+    @tf.autograph.experimental.do_not_convert
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Add one batch to the figures and return them so far; see :class:`Evaluation`.
 

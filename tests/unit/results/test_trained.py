@@ -289,13 +289,13 @@ def test_features_and_targets_are_named(shallow: TrainedModel) -> None:
 
 def test_there_must_be_rows_to_evaluate(shallow: TrainedModel) -> None:
     with pytest.raises(ValueError, match="no rows"):
-        shallow.evaluate(Rows(np.zeros((0, 3)), np.zeros((0, 1))))
+        shallow.evaluate_rows(Rows(np.zeros((0, 3)), np.zeros((0, 1))))
 
 
 def test_evaluating_twice_gives_the_same_figures(deep: TrainedModel) -> None:
     generator = np.random.default_rng(2)
     rows = Rows(generator.normal(size=(20, 3)), generator.normal(size=(20, 1)))
-    assert deep.evaluate(rows) == deep.evaluate(rows)
+    assert deep.evaluate_rows(rows) == deep.evaluate_rows(rows)
 
 
 # --- loading ----------------------------------------------------------------------------------
