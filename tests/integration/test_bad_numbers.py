@@ -94,7 +94,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "constant targets": (X, Y * 0 + 0.1, {}, DataError, "spread (from 0.1 to 0.1); there is noth"),
     "constant feature": (_with(X, (slice(None), 0), 7.0), Y, {}, DataError, "feature 'x0' has no"),
     "nearly constant targets": (X, 1e8 + 1e-9 * Y, {}, DataError, "target 'y' has no usable sprea"),
-    "fewer rows than M": (X[:6], Y[:6], FEWER, TrainingFailure, "only 4 distinct rows; lower hyper"),
+    "fewer rows than M": (
+        X[:6],
+        Y[:6],
+        FEWER,
+        TrainingFailure,
+        "only 4 distinct rows; lower hyper",
+    ),
     "fewer distinct rows than M": (
         np.tile(X[:4], (10, 1)),
         Y,
@@ -261,7 +267,9 @@ def test_a_loader_of_a_users_own_that_spoils_in_the_middle_of_a_run_is_named(
     how, figure, words = SPOILT[name]
     experiment = read_experiment(spoilt(how))
     folder = new_run(experiment, tmp_path, tmp_path / "run")
-    with pytest.raises(BadBatch, match=re.escape(f"{figure}{DATA[how[0]]} gave a batch with {words}")):
+    with pytest.raises(
+        BadBatch, match=re.escape(f"{figure}{DATA[how[0]]} gave a batch with {words}")
+    ):
         train(experiment, folder, Watcher())
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == ([4] if figure else [])
 

@@ -146,9 +146,7 @@ def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
         write_checkpoint(path)
 
     journal = Journal(folder.metrics, up_to=steps, metric="val_nlpd", smaller_is_better=True)
-    driver = RunDriver(
-        folder, journal, Watcher(), EndRequests(), write, keep_best=1, keep_latest=1
-    )
+    driver = RunDriver(folder, journal, Watcher(), EndRequests(), write, keep_best=1, keep_latest=1)
     driver.save(steps, {})
 
 

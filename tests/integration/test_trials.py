@@ -84,7 +84,9 @@ def own(tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Writ
         "trials.deep_gp:DeepGPTrial", "trial_of_my_own:Mine"
     )
     small_experiment["hyperparameters"]["early_stopping"] = {"patience": 1, "min_delta": 100.0}
-    folder = new_run(read_experiment(write_experiment(small_experiment)), tmp_path, tmp_path / "run")
+    folder = new_run(
+        read_experiment(write_experiment(small_experiment)), tmp_path, tmp_path / "run"
+    )
     assert "(early stopping)" in _train(folder)
     return folder
 
@@ -117,9 +119,9 @@ def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_repor
     prepared = prepare(settings.data, settings.model.dtype)
     validation = Rows(prepared.validation.X[:16], prepared.validation.Y[:16])
     for part, rows in (("test", prepared.test), ("val", validation)):
-        for name, value in model.evaluate(rows).items():
+        for name, value in model.evaluate_rows(rows).items():
             assert summary[f"{part}_{name}"] == pytest.approx(value, rel=1e-9), f"{part}_{name}"
-    whole = model.evaluate(prepared.validation)
+    whole = model.evaluate_rows(prepared.validation)
     assert summary["val_nlpd"] != pytest.approx(whole["nlpd"], rel=1e-3)
 
 
