@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from natdgp.training.builder import build_optimizers, build_training_model
 from rich.console import Console
 from rich.table import Table
 
@@ -41,7 +42,6 @@ from natdgp.data.prepare import Prepared, prepare
 from natdgp.models.builder import TaskShape
 from natdgp.natgrad.optimizer import PositiveDefinite
 from natdgp.settings.schema import Settings
-from natdgp.training.builder import build_optimizers, build_training_model
 from natdgp.training.schedules import gamma_at
 from uci_accuracy import REPOSITORY, as_parquet
 
