@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         parents=[options_of_training()],
         help="train a model on this machine and report its test figures",
-        description="Train the trial of an experiment file on this machine, through Determined's "
-        "own controller and sequencer. Ctrl-C saves a checkpoint and ends the run; "
+        description="Train the model of an experiment file on this machine, or the trial of your "
+        "own that it names. Ctrl-C saves a checkpoint and ends the run; "
         "`natdgp train --resume DIR` goes on from it.",
     )
     train.add_argument(
@@ -133,6 +133,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import new_run
+    from natdgp.training.diagnosis import BadBatch
 
     try:
         if experiment is None:
@@ -145,7 +146,7 @@ def _train(parsed: argparse.Namespace) -> int:
             return start(folder)
         finally:
             folder.discard_unless_begun()
-    except (FolderError, DataError) as error:
+    except (FolderError, DataError, BadBatch) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
     except (NotSaved, DamagedCheckpoint) as error:

@@ -19,7 +19,7 @@ import pytest
 import natdgp
 from natdgp.run.journal import TRAINING, VALIDATION
 from natdgp.run.run_folder import RunFolder
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 from tests.conftest import FloatArray
 from tests.integration.breaking import HANGS, LEAVES, STOPS, breaking_trial
 from tests.integration.command import (

@@ -282,13 +282,13 @@ def _restore(
             f"the data are not those that the run began with: {change}; bring the former data "
             "back, or begin a new run"
         )
+    state = read_state(latest.path)
+    if "step" not in state:
+        raise DataError(
+            f"{latest.path} was written by an older natdgp or on a cluster, where a run's state is "
+            "kept in another form: it predicts, but trains no further here; begin a new run"
+        )
     load_weights(model, latest.path)
     if (aggregated := getattr(model, "aggregated", None)) is not None:
         read_aggregated(latest.path, aggregated, rank=reducer.rank)
-    state = read_state(latest.path)
-    if not state:
-        raise DataError(
-            f"{latest.path} was written by an older natdgp, which kept a run's state in another "
-            "form: it predicts, but trains no further; begin a new run"
-        )
     return state

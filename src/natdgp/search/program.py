@@ -30,6 +30,7 @@ def main(run: Path, search: int) -> int:
     from natdgp.run.run_session import run_and_report
     from natdgp.run.slots import slots_of
     from natdgp.settings import read_experiment
+    from natdgp.training.diagnosis import BadBatch
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)
     folder = RunFolder.open(run)
@@ -47,7 +48,7 @@ def main(run: Path, search: int) -> int:
             limit=limit_from(os.environ.get(VARIABLE)),
             of_search=True,
         )
-    except (FolderError, DataError, NotSaved) as error:
+    except (FolderError, DataError, BadBatch, NotSaved) as error:
         console.print(str(error), soft_wrap=True)
         return REFUSED
 

@@ -72,7 +72,7 @@ def search_and_report(
         if the data changed.
     :raises DataError: if the data cannot be read.
     """
-    way_on = f"o on with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
+    way_on = f"with:\n  natdgp search --resume {shlex.quote(str(folder.shown))}"
     lock = ProcessLock(folder.lock)
     if not lock.hold(PATIENCE):
         raise FolderError(f"{folder.shown} is being searched by another process; end that first")
@@ -86,14 +86,14 @@ def search_and_report(
             runner.run()
         write_study(folder, state)
         if runner.failure is not None:
-            return _failed(console, runner.failure, f"G{way_on}")
+            return _failed(console, runner.failure, f"Go on {way_on}")
         if runner.signal is not None and state.open:
-            told = f"{runner.signal.name}; everything is saved. G{way_on}"
+            told = f"{runner.signal.name}; everything is saved. Go on {way_on}"
             console.print(told, soft_wrap=True)
             return SIGNALLED + int(runner.signal)
         return 0 if report_search(console, folder, state) else FAILED
     except NotSaved as error:
-        return _failed(console, str(error), f"Once that can be written, g{way_on}")
+        return _failed(console, str(error), f"Once that can be written, go on {way_on}")
     finally:
         lock.release()
 

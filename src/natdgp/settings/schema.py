@@ -42,14 +42,13 @@ class Settings(Frozen):
     @model_validator(mode="after")
     def _natural_gradient_layers_exist(self) -> Settings:
         chosen = self.natural_gradient.layers
-        if isinstance(chosen, tuple):
-            if list(chosen) != sorted({*chosen} & {*range(self.model.layers)}):
-                raise Refused(
-                    "no-such-layer",
-                    f"natural_gradient.layers is {list(chosen)} but model.layers is "
-                    f"{self.model.layers}",
-                    f"list indices from 0 to {self.model.layers - 1}, first to last",
-                )
+        layers = range(self.model.layers)
+        if isinstance(chosen, tuple) and list(chosen) != sorted({*chosen} & {*layers}):
+            raise Refused(
+                "no-such-layer",
+                f"natural_gradient.layers is {list(chosen)} but model.layers is {len(layers)}",
+                f"list indices from 0 to {layers[-1]}, first to last",
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -17,13 +17,12 @@ SelectionMetric = Literal[
     "val_rmse_standardised",
     "val_nlpd_standardised",
     "val_crps_standardised",
+    "val_accuracy",
+    "val_brier",
 ]
-"""Validation metrics that models are selected by: of each the smaller, or the larger, is better."""
+"""Validation metrics that models may be selected by; a likelihood has those of its figures."""
 
-VALIDATION_METRICS: Final[tuple[str, ...]] = (*get_args(SelectionMetric), "val_coverage_95")
-"""All; of the last, 0.95 is right, and more is as wrong as less."""
-
-LARGER_IS_BETTER: Final = frozenset({"val_elbo_per_datum"})
+LARGER_IS_BETTER: Final = frozenset({"val_elbo_per_datum", "val_accuracy"})
 
 
 class ConstantSchedule(Frozen):

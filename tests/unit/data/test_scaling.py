@@ -49,3 +49,12 @@ def test_columns_without_spread_are_told_together() -> None:
 def test_spread_that_float64_cannot_hold_is_told(size: float) -> None:
     with pytest.raises(DataError, match="feature 'a' has no usable spread"):
         Scaling.fit(X * [size, 1, 1], Y, "abc", "yz")
+
+
+def test_columns_without_spread_may_be_kept_and_become_zero() -> None:
+    constant = X.copy()
+    constant[:, 1] = 0.1
+    scaling = Scaling.fit(constant, np.full((50, 2), 3.3), "abc", "yz", keeps_constants=True)
+    assert (scaling.scale_x(constant)[:, 1] == 0).all()
+    assert (scaling.scale_y(np.full((50, 2), 3.3)) == 0).all()
+    np.testing.assert_array_equal(scaling.x_std[[0, 2]], SCALING.x_std[[0, 2]])

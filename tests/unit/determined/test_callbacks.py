@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import tensorflow as tf
-
-from natdgp.determined import callbacks
 from natdgp.determined.callbacks import (
     DriftCheck,
     EarlyStopping,
@@ -14,6 +12,8 @@ from natdgp.determined.callbacks import (
     StepLengthSchedule,
     build_callbacks,
 )
+
+from natdgp.determined import callbacks
 from natdgp.settings.schema import Settings
 
 

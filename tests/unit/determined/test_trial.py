@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from determined import keras
+from natdgp.training.aggregation import Aggregation
+from natdgp.training.builder import build_training_model
 
 from natdgp.data.prepare import prepare
 from natdgp.data.table import DataError
@@ -24,8 +26,6 @@ from natdgp.run.local_training import Outcome, train
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import new_run
 from natdgp.settings import SettingsError, read_experiment
-from natdgp.training.aggregation import Aggregation
-from natdgp.training.builder import build_training_model
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench, Watcher
 
