@@ -91,6 +91,7 @@ def own(tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Writ
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:det.keras.callbacks.TensorBoard has been:FutureWarning")
 def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_reported_as_trained(
     own: RunFolder, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
