@@ -91,6 +91,7 @@ def own(tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Writ
     return folder
 
 
+@pytest.mark.filterwarnings("ignore:det.keras.callbacks.TensorBoard has been:FutureWarning")
 def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_reported_as_trained(
     own: RunFolder, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +106,7 @@ def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_repor
     assert gammas == pytest.approx([0.01 * 10 ** (step / 8) for step in (1, 3, 5, 7)], rel=1e-12)
 
     # TensorBoard's callback wrote into the run's folder.
-    assert list(own.tensorboard.glob("train/events.out.tfevents*"))
+    assert list(own.tensorboard.glob("validation/events.out.tfevents*"))
 
     # Another kernel with the same variables is not taken for the one of the settings.
     with pytest.raises(ValueError, match=r"build=.*\n.*kernel.*SquaredExponential.*Matern52"):

@@ -76,5 +76,5 @@ def test_a_run_that_kept_its_state_in_pickles_is_refused(
 ) -> None:
     folder = bench.new(config)
     shutil.copytree(CHECKPOINTS / "format-1", folder.checkpoint(BEGUN).path)
-    with pytest.raises(DataError, match="an older natdgp .*: it predicts, but trains no further"):
+    with pytest.raises(DataError, match=r"an older natdgp .*: it predicts, but trains no further"):
         bench.go(folder)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -86,9 +87,9 @@ def test_a_run_works_in_its_code_and_leaves_directory_and_path_as_they_were(
     monkeypatch.chdir(tmp_path)
     folder = RunFolder.create(Path("run"))
     before = list(sys.path)
-    with pytest.raises(RuntimeError, match="mine"), working_in(folder):
+    with contextlib.suppress(RuntimeError), working_in(folder):
         assert (Path.cwd(), sys.path[0]) == (folder.code, str(folder.code))
-        raise RuntimeError("mine")
+        raise RuntimeError
     assert (Path.cwd(), sys.path) == (tmp_path, before)
 
 
