@@ -20,7 +20,7 @@ from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
 from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.options import options_of_training
 from natdgp.run.screen import lasting_screen
-from natdgp.run.slots import choose_slots, slots_of, with_slots
+from natdgp.run.slots import choose_slots
 from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
@@ -172,7 +172,7 @@ def _on_slots(
     from natdgp.run.run_session import run_and_report
 
     gpus = count_gpus()
-    slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
+    slots, remark = choose_slots(parsed.slots, experiment.slots, gpus)
     console = _console()
     if remark is not None:
         console.print(remark, soft_wrap=True)
@@ -189,7 +189,7 @@ def _on_slots(
             gpus=gpus > 0,
             limit=parsed.rank_timeout,
         )
-    return with_slots(experiment, slots), start
+    return experiment.with_slots(slots), start
 
 
 def _console() -> Console:

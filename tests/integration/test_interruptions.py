@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.slots import with_slots
 from natdgp.settings.experiment import read_experiment
 from tests.integration.command import await_line, descendants, finish, process_of, start
 from tests.integration.conftest import Bench, Watcher
@@ -148,7 +147,7 @@ def test_a_run_that_loses_ranks_and_changes_slots_equals_one_in_one_process(
     first, second, third = sorted(random.Random(seed).sample(range(13, 50), 3))
     _kill(file, tmp_path / "broken", first, seed % 2, "--slots", "2")
     broken = RunFolder.open(tmp_path / "broken")
-    broken.write_config(with_slots(read_experiment(broken.config), 1).config)
+    broken.write_config(read_experiment(broken.config).with_slots(1).config)
     _interrupt(bench, broken, second, signal.SIGTERM)
     _kill(file, tmp_path / "broken", third, 1, "--slots", "2")
     status, out, err = finish(start("--resume", broken.root, "--slots", "2"))

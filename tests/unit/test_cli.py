@@ -20,7 +20,6 @@ from natdgp.run.devices import choose_device
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.slots import slots_of
 from natdgp.settings import read_experiment
 
 Write = Callable[[dict[str, Any]], Path]
@@ -381,7 +380,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
 
     def note(folder: RunFolder, slots: int) -> int:
-        seen.append((slots, slots_of(read_experiment(folder.config))))
+        seen.append((slots, read_experiment(folder.config).slots))
         return 0
 
     def watch(started: tuple[Orders, int], channel: RankChannel, limit: float) -> None:

@@ -16,7 +16,7 @@ from natdgp.run.devices import choose_device, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
 from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.options import options_of_training
-from natdgp.run.slots import choose_slots, slots_of, with_slots
+from natdgp.run.slots import choose_slots
 from natdgp.settings import Problem, Search, SettingsError, read_search
 
 FIELDS: Final = {
@@ -90,13 +90,13 @@ def _search(parsed: argparse.Namespace) -> int:
     try:
         if search is None:
             folder = SearchFolder.open(parsed.resume)
-            shares = shares_of(parsed.jobs, slots_of(read_search(folder.config)), gpus, os.environ)
+            shares = shares_of(parsed.jobs, read_search(folder.config).slots, gpus, os.environ)
         else:
-            slots, remark = choose_slots(parsed.slots, slots_of(search), gpus)
+            slots, remark = choose_slots(parsed.slots, search.slots, gpus)
             if remark is not None:
                 console.print(remark, soft_wrap=True)
             shares = shares_of(parsed.jobs, slots, gpus, os.environ)
-            folder = new_search(with_slots(search, slots), Path.cwd(), parsed.out)
+            folder = new_search(search.with_slots(slots), Path.cwd(), parsed.out)
         return search_and_report(console, folder, shares, live=live)
     except (FolderError, DataError) as error:
         return _misused(str(error))

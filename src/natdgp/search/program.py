@@ -28,13 +28,12 @@ def main(run: Path, search: int) -> int:
     from natdgp.run.launch import require_horovod, run_on_slots
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import run_and_report
-    from natdgp.run.slots import slots_of
     from natdgp.settings import read_experiment
     from natdgp.training.diagnosis import BadBatch
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)
     folder = RunFolder.open(run)
-    slots = slots_of(read_experiment(folder.config))
+    slots = read_experiment(folder.config).slots
     try:
         if slots == 1:
             return run_and_report(console, folder, live=False, of_search=True)
