@@ -360,7 +360,7 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
 ) -> None:
     seen: list[Any] = []
 
-    def look(_: object, folder: RunFolder, *, live: bool, of_search: bool) -> int:
+    def look(_: object, folder: RunFolder, *__: object, live: bool, of_search: bool) -> int:
         seen.append((folder.shown, folder.config.read_text(), live))
         return 0
 
@@ -387,7 +387,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         channel.conclude(note(RunFolder(Path(started[0].folder)), started[1]))
 
     monkeypatch.setattr(
-        "natdgp.run.run_session.train_and_report", lambda _, folder, **__: note(folder, 1)
+        "natdgp.run.run_session.train_and_report", lambda _, folder, *__, **___: note(folder, 1)
     )
     monkeypatch.setattr(
         "natdgp.run.launch._started", lambda *these: contextlib.nullcontext(these[:2])

@@ -23,6 +23,7 @@ from natdgp.checkpoint.training_state import (
 from natdgp.checkpoint.weights import load_weights, save_weights
 from natdgp.data.table import DataError
 from natdgp.distributed.reducer import OneProcess, Reducer
+from natdgp.models.inducing import TooFewRows
 from natdgp.run.driver import (
     EndRequests,
     FollowingDriver,
@@ -225,7 +226,10 @@ def _prepared(
         why = too_large_a_batch(experiment.settings, reducer.size)
         if why is not None:
             raise TrainingFailure(why)
-        model = subject.compiled_model()
+        try:
+            model = subject.compiled_model()
+        except TooFewRows as error:
+            raise TrainingFailure(str(error)) from error
         record = subject.model_record(model)
         state: Mapping[str, Any] = {}
         if latest is not None:

@@ -46,7 +46,6 @@ def config() -> dict[str, Any]:
     """The run that all of them are of, four steps longer."""
     saved = json.loads((CHECKPOINTS / "format-1" / "load_data.json").read_text())
     config: dict[str, Any] = saved["experiment_config"]
-    config["entrypoint"] = config["entrypoint"].replace("trials.deep_gp", "natdgp.determined")
     data = CHECKPOINTS / "format-1" / "code" / "waves.csv"
     config["data"] = {"source": "csv", "path": str(data), "target": ["y"]}
     config["searcher"]["max_length"] = {"batches": BEGUN + 4}
