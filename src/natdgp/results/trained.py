@@ -21,6 +21,7 @@ from natdgp.data.prepare import Numbers, Rows
 from natdgp.models.builder import TaskShape
 from natdgp.models.deep_gp import DeepGP
 from natdgp.settings.schema import Settings
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.model import DeepGPModel
 from natdgp.training.task import Task
 
@@ -60,9 +61,16 @@ class TrainedModel:
         self.history = [dict(one) for one in history]
         self.test_figures: dict[str, float] | None = None
         """Those of the test rows, where a fit was given some."""
-        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
-        self._predict = tf.function(functools.partial(self._predict_batch), reduce_retracing=True)
-        self._score = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._score: Callable[[Any], dict[str, tf.Tensor]] | None = None
+        dtype = record.settings.model.dtype
+        # A partial, as TensorFlow counts the traces of a function's code over all models, and warns.
+        self._predict = tf.function(
+            functools.partial(self._predict_batch),
+            input_signature=[
+                tf.TensorSpec([None, len(record.task.features)], dtype),
+                tf.TensorSpec([None], dtype),
+            ],
+        )
 
     @classmethod
     def of_parameters(
@@ -171,9 +179,12 @@ class TrainedModel:
         """
         if len(rows) == 0:
             raise ValueError("there are no rows to evaluate")
+        batches = evaluation_dataset(rows, global_batch_size=self._batch_size)
+        if self._score is None:
+            self._score = evaluation_step(self.model, batches)
         self.model.reset_metrics()
         figures: dict[str, tf.Tensor] = {}
-        for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
+        for batch in batches:
             figures = self._score(batch)
         return {name: float(value) for name, value in figures.items()}
 

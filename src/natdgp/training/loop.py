@@ -25,6 +25,7 @@ from natdgp.training.diagnosis import (
     explain_failure,
 )
 from natdgp.training.drift import check_drift
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.heartbeat_callback import HeartbeatCallback
 
 Metrics = dict[str, float]
@@ -144,7 +145,7 @@ class Loop:
         )
         # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
         self._train_step = tf.function(functools.partial(_train_step, model))
-        self._test_step = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._test_step = evaluation_step(model, self._validation_data)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`Driver.save` was given; the model has its variables back."""
