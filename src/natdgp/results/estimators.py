@@ -5,11 +5,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from natdgp.data.arrays import table_of_arrays
-from natdgp.data.table import FloatArray
-from natdgp.results.fitting import fit_table
-from natdgp.results.trained import TrainedModel
-
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
     from sklearn.utils import check_random_state
@@ -19,6 +14,11 @@ except ImportError as error:
         f"natdgp.DeepGPRegressor needs scikit-learn 1.6 or later: {error}; "
         "pip install 'natdgp[sklearn]'"
     ) from error
+
+from natdgp.data.arrays import table_of_arrays
+from natdgp.data.table import FloatArray
+from natdgp.results.fitting import fit_table
+from natdgp.results.trained import TrainedModel
 
 
 class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
