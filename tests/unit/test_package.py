@@ -21,7 +21,7 @@ def test_all_that_it_lists_is_there() -> None:
     assert {"fit", "load", "DeepGPRegressor", "NatGradModel"} < {*dir(natdgp)}
     assert all(getattr(natdgp, name) is not None for name in dir(natdgp))
     with pytest.raises(AttributeError, match="has no attribute 'fti'"):
-        _ = natdgp.fti  # type: ignore[attr-defined]
+        _ = natdgp.fti
 
 
 def test_tensorflow_is_imported_when_it_is_used_and_determined_never() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import numpy.typing as npt
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -84,7 +85,7 @@ class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.progress = progress
         self.random_state = random_state
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> DeepGPRegressor:
+    def fit(self, X: Any, y: Any) -> DeepGPRegressor:
         """Fit to X [n, D] and y, [n] or [n, Q].
 
         :raises SettingsError: with all parameters together that cannot be.
@@ -126,7 +127,7 @@ class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(
-        self, X: npt.ArrayLike, return_std: bool = False
+        self, X: Any, return_std: bool = False
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """The predictive mean of y, in the shape of the training targets.
 
