@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
+from natdgp.training.builder import build_optimizers, build_training_model
 
 from natdgp.checkpoint.record import TaskRecord
 from natdgp.data.pipeline import training_dataset
@@ -24,7 +25,6 @@ from natdgp.data.prepare import prepare
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
 from natdgp.settings import Experiment, read_experiment
-from natdgp.training.builder import build_optimizers, build_training_model
 
 REPOSITORY = Path(__file__).parent.parent
 REPORT = 25

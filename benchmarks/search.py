@@ -48,12 +48,12 @@ from rich.console import Console
 from rich.table import Table
 
 from natdgp.run.devices import shares_of
-from natdgp.search.decisions import Ending, Verdict
-from natdgp.search.event_log import Ledger
-from natdgp.search.events import Ended, Event, Validated
-from natdgp.search.progress import Progress
+from natdgp.run.run_folder import write_yaml
+from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_session import new_search, search_and_report
+from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search, read_search
 from uci_accuracy import REPOSITORY, as_parquet
 
@@ -95,7 +95,7 @@ def at_random(parquet: Path, seed: int) -> Search:
     searcher += f"max_trials: {TRIALS}}}"
     with tempfile.TemporaryDirectory() as scratch:
         folder = SearchFolder(Path(scratch))
-        folder.write_config(search.config)
+        write_yaml(folder.config, search.config)
         return read_search(folder.config, [f"searcher={searcher}"])
 
 
@@ -108,7 +108,7 @@ def default(parquet: Path, seed: int) -> Search:
     return read_search(FLIGHTS / "const.yaml", [*overrides(parquet, seed), *smaller])
 
 
-def searched(search: Search, root: Path, jobs: int) -> tuple[Progress, float]:
+def searched(search: Search, root: Path, jobs: int) -> tuple[SearchState, float]:
     """A search run to its end, from where its folder stands; and the seconds that this took."""
     began = time.monotonic()
     console = Console(stderr=True, highlight=False, markup=False)
@@ -116,52 +116,47 @@ def searched(search: Search, root: Path, jobs: int) -> tuple[Progress, float]:
     folder = SearchFolder.open(root) if open_already else new_search(search, REPOSITORY, root)
     if status := search_and_report(console, folder, shares_of(jobs, 1, 0, {}), live=False):
         sys.exit(status)
-    search = read_search(folder.config)
-    return Progress(search, Ledger(folder, search).events()), time.monotonic() - began
+    state = EventLog(folder, read_search(folder.config)).state
+    return state, time.monotonic() - began
 
 
 Values = Mapping[int, float]
 """Of a trial that was trained to the end, by steps."""
 
 
-def values_of(record: Progress) -> list[Values]:
+def values_of(record: SearchState) -> list[Values]:
     return [trial.values for trial in record.trials]
 
 
-def replayed(search: Search, recorded: Sequence[Values]) -> Progress:
+def replayed(search: Search, recorded: Sequence[Values]) -> SearchState:
     """What the search's searcher makes of recorded trials, one at a time."""
-    progress = Progress(search)
-    while progress.open:
-        number = progress.open[0].number
-        for event in _life(progress, recorded[number], number):
-            progress.take(event)
-    return progress
+    state = SearchState(search)
+    while state.open:
+        number = state.open[0].number
+        for event in _life(state, recorded[number], number):
+            state.take(event)
+    return state
 
 
-def _life(progress: Progress, recorded: Values, number: int) -> Iterator[Event]:
-    trial = progress.trials[number]
+def _life(state: SearchState, recorded: Values, number: int) -> Iterator[SearchEvent]:
+    trial = state.trials[number]
     for steps, value in recorded.items():
-        yield Validated(number, steps, steps, value)
-        if trial.verdict is not Verdict.GO_ON:
+        yield TrialValidated(number, steps, steps, value)
+        if trial.to_end is not None:
             break
-    stopped = trial.verdict is Verdict.STOP
-    yield Ended(number, Ending.STOPPED if stopped else Ending.COMPLETED)
+    yield TrialEnded(number, trial.to_end or TrialEnding.COMPLETED)
 
 
-def best(progress: Progress) -> float:
-    value = progress.best_value(progress.ranked()[0])
+def best(state: SearchState) -> float:
+    _, value = state.best_of(state.ranked()[0])
     assert value is not None, "some trial can be trained"
     return value
 
 
-def steps(progress: Progress) -> int:
-    return sum(trial.steps for trial in progress.trials)
-
-
-def best_within(progress: Progress, budget: int) -> float:
+def best_within(state: SearchState, budget: int) -> float:
     """The best value of the first trials that a number of steps allows."""
     values, left = [], budget
-    for trial in progress.trials:
+    for trial in state.trials:
         values += [value for step, value in trial.values.items() if step <= left]
         left -= trial.steps
     return min(values)
@@ -183,7 +178,7 @@ def in_drawn_orders(search: Search, pool: Sequence[Values]) -> str:
     )
 
 
-def same(one: Progress, other: Progress) -> bool:
+def same(one: SearchState, other: SearchState) -> bool:
     """Whether two searches ended with the same trials, but for the rounding of their values."""
     return all(
         (t.number, t.ending, t.values.keys()) == (u.number, u.ending, u.values.keys())
@@ -229,18 +224,18 @@ def main() -> None:
             table.add_row(
                 str(seed),
                 f"{best(halving):.4f}",
-                f"{steps(halving):,}",
-                f"{best_within(record, steps(halving)):.4f}",
-                f"{best_within(record, 2 * steps(halving)):.4f}",
+                f"{halving.steps:,}",
+                f"{best_within(record, halving.steps):.4f}",
+                f"{best_within(record, 2 * halving.steps):.4f}",
                 f"{best(record):.4f}",
-                f"{steps(record):,}",
+                f"{record.steps:,}",
                 f"{best(plain):.4f}",
             )
             if seed == parsed.seeds[0]:
                 search = adaptive(parquet, seed)
                 run, seconds = searched(search, kept / f"halving-{seed}", 1)
-                verdict = "the same" if same(run, halving) else "NOT the same"
-                print(f"run, halving took {seconds:.0f} s with one job; {verdict} trials")
+                trials = "the same" if same(run, halving) else "NOT the same"
+                print(f"run, halving took {seconds:.0f} s with one job; {trials} trials")
         Console(file=sys.stdout, width=100).print(table)
         if len(pool) > DRAWN:
             print(in_drawn_orders(adaptive(parquet, parsed.seeds[0], DRAWN), pool))

@@ -20,7 +20,7 @@ from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
 from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.options import options_of_training
 from natdgp.run.screen import lasting_screen
-from natdgp.run.slots import choose_slots, slots_of, with_slots
+from natdgp.run.slots import choose_slots
 from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 
@@ -57,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         parents=[options_of_training()],
         help="train a model on this machine and report its test figures",
-        description="Train the trial of an experiment file on this machine, through Determined's "
-        "own controller and sequencer. Ctrl-C saves a checkpoint and ends the run; "
+        description="Train the model of an experiment file on this machine, or the trial of your "
+        "own that it names. Ctrl-C saves a checkpoint and ends the run; "
         "`natdgp train --resume DIR` goes on from it.",
     )
     train.add_argument(
@@ -133,6 +133,7 @@ def _train(parsed: argparse.Namespace) -> int:
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import new_run
+    from natdgp.training.diagnosis import BadBatch
 
     try:
         if experiment is None:
@@ -145,7 +146,7 @@ def _train(parsed: argparse.Namespace) -> int:
             return start(folder)
         finally:
             folder.discard_unless_begun()
-    except (FolderError, DataError) as error:
+    except (FolderError, DataError, BadBatch) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return MISUSED
     except (NotSaved, DamagedCheckpoint) as error:
@@ -171,7 +172,7 @@ def _on_slots(
     from natdgp.run.run_session import run_and_report
 
     gpus = count_gpus()
-    slots, remark = choose_slots(parsed.slots, slots_of(experiment), gpus)
+    slots, remark = choose_slots(parsed.slots, experiment.slots, gpus)
     console = _console()
     if remark is not None:
         console.print(remark, soft_wrap=True)
@@ -188,7 +189,7 @@ def _on_slots(
             gpus=gpus > 0,
             limit=parsed.rank_timeout,
         )
-    return with_slots(experiment, slots), start
+    return experiment.with_slots(slots), start
 
 
 def _console() -> Console:

@@ -10,7 +10,6 @@ _MODULE = """
 import os, signal, time
 import tensorflow as tf
 from natdgp.determined import DeepGPTrial
-from natdgp.determined.callbacks import DriftCheck
 
 
 def break_off():
@@ -20,16 +19,15 @@ def break_off():
     return True
 
 
-class Breaks(DriftCheck):  # in its place, so that checkpoints list the same callbacks
+class Breaks(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        super().on_train_batch_end(batch, logs)
         if {in_callback} and int(self.model.step) == 7:
             break_off()
 
 
 class Mine(DeepGPTrial):
     def keras_callbacks(self):
-        return [Breaks() if type(one) is DriftCheck else one for one in super().keras_callbacks()]
+        return [Breaks()]
 
     def build_training_data_loader(self):
         batches = super().build_training_data_loader()

@@ -33,7 +33,7 @@ class Watcher:
 
 
 class Bench:
-    """Runs experiments under a temporary folder, from the repository's root as context."""
+    """Runs experiments of the library's own trial under a temporary folder."""
 
     def __init__(self, tmp_path: Path, write: Callable[[dict[str, Any]], Path]) -> None:
         self._runs = tmp_path / "runs"
@@ -41,6 +41,8 @@ class Bench:
 
     def new(self, config: dict[str, Any], name: str = "run") -> RunFolder:
         """Claim a run's folder for an experiment."""
+        entrypoint = config["entrypoint"].replace("trials.deep_gp", "natdgp.determined")
+        config = {**config, "entrypoint": entrypoint}
         return new_run(read_experiment(self._write(config)), REPOSITORY, self._runs / name)
 
     def go(self, folder: RunFolder, observer: Watcher | None = None) -> Outcome:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import determined as det
 import numpy as np
 import polars as pl
 import pytest
@@ -16,7 +15,8 @@ import pytest
 from natdgp.data.table import DataError
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
+from natdgp.training.diagnosis import BadBatch, TrainingFailure
 from tests.conftest import FloatArray
 from tests.integration.breaking import spoiling_trial
 from tests.integration.command import finish, start
@@ -94,12 +94,18 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "constant targets": (X, Y * 0 + 0.1, {}, DataError, "spread (from 0.1 to 0.1); there is noth"),
     "constant feature": (_with(X, (slice(None), 0), 7.0), Y, {}, DataError, "feature 'x0' has no"),
     "nearly constant targets": (X, 1e8 + 1e-9 * Y, {}, DataError, "target 'y' has no usable sprea"),
-    "fewer rows than M": (X[:6], Y[:6], FEWER, det.InvalidHP, "only 4 distinct rows; lower hyper"),
+    "fewer rows than M": (
+        X[:6],
+        Y[:6],
+        FEWER,
+        TrainingFailure,
+        "only 4 distinct rows; lower hyper",
+    ),
     "fewer distinct rows than M": (
         np.tile(X[:4], (10, 1)),
         Y,
         FEWER,
-        det.InvalidHP,
+        TrainingFailure,
         "only 4 distinct rows; lower hyperparameters.model.inducing_points",
     ),
     "one validation target of 1e300": (
@@ -137,13 +143,13 @@ REFUSED: dict[str, tuple[Any, ...]] = {
         X,
         Y,
         EXACT,
-        det.InvalidHP,
+        TrainingFailure,
         "the step after step 1 failed: natural-gradient step on layer_0_q_sqrt: the step is too "
         "long, its new covariance is not positive definite; shorten gamma, set max_kl, or use "
         'positive_definite="fallback"',
     ),
-    "a batch beyond all memory": (X, Y, ENORMOUS, det.InvalidHP, "a step would take at least"),
-    "a learning rate of 1e300": (X, Y, HUGE_RATE, det.InvalidHP, "layer_0 has non-finite kernel"),
+    "a batch beyond all memory": (X, Y, ENORMOUS, TrainingFailure, "a step would take at least"),
+    "a learning rate of 1e300": (X, Y, HUGE_RATE, TrainingFailure, "layer_0 has non-finite kernel"),
 }
 
 Tables = Callable[[FloatArray, FloatArray, dict[str, Any]], dict[str, Any]]
@@ -193,7 +199,7 @@ def test_it_is_refused_in_words_and_reports_nothing_that_is_not_finite(
     folder = bench.new(table(X, y, changes))
     with pytest.raises(error) as raised:
         bench.go(folder)
-    assert words in str(raised.value.msg if error is det.InvalidHP else raised.value)
+    assert words in str(raised.value)
     for figures in bench.metrics(folder, "validation").values():
         assert all(map(math.isfinite, figures.values())), figures
 
@@ -230,6 +236,12 @@ SPOILT: dict[str, tuple[tuple[str, str, str, int], str, str]] = {
 }
 
 
+DATA = {
+    "build_training_data_loader": "the training data",
+    "build_validation_data_loader": "the validation data",
+}
+
+
 @pytest.fixture
 def spoilt(
     tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Callable[..., Path]
@@ -255,7 +267,9 @@ def test_a_loader_of_a_users_own_that_spoils_in_the_middle_of_a_run_is_named(
     how, figure, words = SPOILT[name]
     experiment = read_experiment(spoilt(how))
     folder = new_run(experiment, tmp_path, tmp_path / "run")
-    with pytest.raises(DataError, match=re.escape(f"{figure}{how[0]} gave a batch with {words}")):
+    with pytest.raises(
+        BadBatch, match=re.escape(f"{figure}{DATA[how[0]]} gave a batch with {words}")
+    ):
         train(experiment, folder, Watcher())
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == ([4] if figure else [])
 
@@ -268,6 +282,6 @@ def test_the_data_of_one_rank_of_two_end_both_and_are_told_once(
     options = ("--slots", "2", "--out", tmp_path / "run")
     status, out, err = finish(start(spoilt(how), *options, cwd=tmp_path))
     assert status == 2
-    assert f"{figure}{how[0]} gave a batch with {words}" in err
+    assert f"{figure}{DATA[how[0]]} gave a batch with {words}" in err
     assert err.count("gave a batch") == 1
     assert "Traceback" not in out + err

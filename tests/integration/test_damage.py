@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from rich.console import Console
 import natdgp
 from natdgp import cli
 from natdgp.checkpoint.checksums import RECORD_NAME, check_seal
-from natdgp.run.contexts import LocalCheckpointContext
+from natdgp.run.driver import EndRequests, RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import Journal
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import fall_back, run_and_report
+from natdgp.settings.experiment import read_experiment
 from tests.conftest import REPOSITORY, fill
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
@@ -44,6 +45,11 @@ def _quietly(action: Callable[[Console], Any]) -> str:
     return screen.getvalue()
 
 
+def _fall_back(folder: RunFolder) -> str:
+    experiment = read_experiment(folder.config)
+    return _quietly(lambda console: fall_back(console, folder, experiment))
+
+
 def _cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
@@ -60,11 +66,11 @@ def test_a_run_falls_back_to_the_checkpoint_before_a_damaged_one(
     assert set(before) == {4, 8, 12}
     weights = "determined-keras-model-weights.data-00000-of-00001"
     _cut(folder.checkpoint(12).path / weights)
-    _cut(folder.checkpoint(8).path / "workload_sequencer.pkl")
+    _cut(folder.checkpoint(8).path / "natdgp-state.json")
 
-    told = _quietly(lambda console: fall_back(console, folder)).splitlines()
+    told = _fall_back(folder).splitlines()
     assert [line.rpartition("; ")[2] for line in told] == ["that checkpoint is left out"] * 2
-    assert "step-00000008/workload_sequencer.pkl has" in told[0]
+    assert "step-00000008/natdgp-state.json has" in told[0]
     assert f"step-00000012/{weights} has" in told[1]
     assert folder.best.resolve() == folder.checkpoint(4).path  # at once
     shown = _quietly(lambda console: run_and_report(console, folder, live=False))
@@ -102,7 +108,7 @@ def test_steps_whose_checkpoints_lost_their_records_are_taken_and_saved_again(
     training = bench.metrics(folder, "training")
     for steps in (8, 12):
         (folder.checkpoint(steps).path / RECORD_NAME).unlink()
-    told = _quietly(lambda console: fall_back(console, folder))
+    told = _fall_back(folder)
     assert told.count("natdgp.json is missing; that checkpoint is left out") == 2
     assert bench.go(folder).steps == 12
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 8, 12]
@@ -134,12 +140,14 @@ def _killed_at(event: int, work: Callable[[], None]) -> bool:
 
 
 def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
-    journal = Journal(folder.metrics, up_to=steps, metric="val_nlpd", smaller_is_better=True)
-    context = LocalCheckpointContext(folder, journal, keep_best=1, keep_latest=1)
-    with context.store_path({"steps_completed": steps}) as (path, _):
+    def write(path: Path, state: Mapping[str, Any]) -> None:
         for number in range(files):
             (path / f"more-{number}").write_text("numbers")
         write_checkpoint(path)
+
+    journal = Journal(folder.metrics, up_to=steps, metric="val_nlpd", smaller_is_better=True)
+    driver = RunDriver(folder, journal, Watcher(), EndRequests(), write, keep_best=1, keep_latest=1)
+    driver.save(steps, {})
 
 
 def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
-from natdgp.search.progress import Progress
-from natdgp.search.trials import experiment_of
+from natdgp.search.job import experiment_of
+from natdgp.search.search_state import SearchState
 from natdgp.settings import read_experiment, read_search
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Watcher
@@ -46,6 +46,6 @@ def test_experiment_trains(file: Path, tmp_path: Path) -> None:
         functools.reduce(lambda group, name: group[name], path.split("."), content)
     overrides = [f"{path}={value}" for path, value in shorter.items()]
     search = read_search(file, [*overrides, "data.rows=500"])
-    experiment = experiment_of(search, Progress(search).trials[0])
+    experiment = experiment_of(search, SearchState(search).trials[0])
     folder = new_run(experiment, REPOSITORY, tmp_path / "run")
     assert train(read_experiment(folder.config), folder, Watcher()).steps == 4

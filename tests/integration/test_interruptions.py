@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import resumed_run
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 from tests.integration.command import await_line, descendants, finish, process_of, start
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
@@ -32,12 +31,7 @@ def _long(config: dict[str, Any], layers: int) -> dict[str, Any]:
     config["records_per_epoch"] = 7 * 32
     hyperparameters = config["hyperparameters"]
     hyperparameters["model"] = {"layers": layers, "inducing_points": 5}
-    hyperparameters["natural_gradient"] = {
-        "gamma": 0.1,
-        "gamma_initial": 1e-3,
-        "ramp_steps": 40,
-        "placement": "replicated",  # no line about it on the screen
-    }
+    hyperparameters["natural_gradient"] = {"gamma": 0.1, "gamma_initial": 1e-3, "ramp_steps": 40}
     hyperparameters["adam"] = {"learning_rate": 0.01}
     # Nothing improves by as much, so both count; the plateau lowers the rate three times.
     hyperparameters["reduce_lr_on_plateau"] = {"patience": 2, "min_delta": 100.0, "factor": 0.5}
@@ -153,7 +147,7 @@ def test_a_run_that_loses_ranks_and_changes_slots_equals_one_in_one_process(
     first, second, third = sorted(random.Random(seed).sample(range(13, 50), 3))
     _kill(file, tmp_path / "broken", first, seed % 2, "--slots", "2")
     broken = RunFolder.open(tmp_path / "broken")
-    resumed_run(read_experiment(broken.config, ["resources.slots_per_trial=1"]), broken)
+    broken.write_config(read_experiment(broken.config).with_slots(1).config)
     _interrupt(bench, broken, second, signal.SIGTERM)
     _kill(file, tmp_path / "broken", third, 1, "--slots", "2")
     status, out, err = finish(start("--resume", broken.root, "--slots", "2"))

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 import natdgp
 from natdgp.run.journal import TRAINING, VALIDATION
 from natdgp.run.run_folder import RunFolder
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 from tests.conftest import FloatArray
 from tests.integration.breaking import HANGS, LEAVES, STOPS, breaking_trial
 from tests.integration.command import (
@@ -161,10 +160,8 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     await_line(command, "step 6/12")  # a checkpoint was made after the validation at 4
     processes = descendants(command)
     ports = listening(processes)
-    killed = time.monotonic()
     process_of(processes, rank).kill()
     status, _, err = finish(command, timeout=PROMPTLY)
-    assert time.monotonic() - killed < PROMPTLY
     assert status == 1
     assert f"natdgp train: rank {rank} of 2 was ended by SIGKILL after step " in err
     assert f"natdgp train --resume {tmp_path / 'two'} --slots 2" in err
@@ -176,8 +173,8 @@ def test_a_killed_rank_ends_the_run_which_can_be_resumed(
     _assert_same(bench, straight, two)
 
 
-LIMIT = 10
-"""Seconds of --rank-timeout: too few to trace the first steps and validations on a busy machine."""
+LIMIT = 20
+"""Seconds of --rank-timeout: silence, even on a busy machine; tracing may take longer."""
 
 
 @pytest.mark.parametrize(
@@ -207,9 +204,7 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
     processes = descendants(command)
     ports = listening(processes)
     assert ports
-    began = time.monotonic()
     status, _, err = finish(command, timeout=LIMIT + PROMPTLY)
-    assert time.monotonic() - began > LIMIT / 2
     assert status == 1
     assert f"natdgp train: of 2 ranks, {said} for {LIMIT} s after step " in err
     assert int(err.partition("after step ")[2].partition(";")[0]) in (6, 7)
@@ -219,7 +214,7 @@ def test_a_rank_that_keeps_the_other_waiting_ends_the_run_by_name(
 
 
 @pytest.mark.slow
-def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
+def test_a_run_whose_command_was_killed_goes_on_at_once_though_its_ranks_were_stopped(
     bench: Bench, straight: RunFolder, file: Path, tmp_path: Path
 ) -> None:
     command = start(file, "--slots", "2", "--out", tmp_path / "two")
@@ -231,13 +226,9 @@ def test_a_run_on_two_slots_is_nobody_elses_until_its_last_rank_has_ended(
     command.kill()
     command.communicate()
     status, _, err = finish(start("--resume", tmp_path / "two", "--slots", "1"))
-    assert status == 2
-    assert err.startswith(f"natdgp train: {tmp_path / 'two'} is being trained by another command")
-    ranks[0].resume()
-    _, alive = psutil.wait_procs(processes, timeout=PROMPTLY)
-    assert still_running(alive) == []
+    assert (status, err) == (0, "")
+    assert still_running(processes) == []
     two = RunFolder.open(tmp_path / "two")
-    _go_on_alone(bench, two)
     _assert_same(bench, straight, two)
 
 
@@ -258,6 +249,7 @@ def test_nothing_is_left_of_a_command_that_is_killed(
     await_line(command, "step 2/12" if stopped else "Writing to")
     processes = descendants(command)
     ports = listening(processes)
+    assert [*scratch.iterdir()]
     if stopped:
         process_of(processes, 1).suspend()
     command.kill()
@@ -265,7 +257,7 @@ def test_nothing_is_left_of_a_command_that_is_killed(
     _, alive = psutil.wait_procs(processes, timeout=PROMPTLY)
     assert still_running(alive) == []
     assert listened_on(ports) == set()
-    assert not [*scratch.glob("natdgp-*")]
+    assert not [*scratch.iterdir()]
 
 
 @pytest.mark.slow

@@ -18,15 +18,15 @@ from determined import keras
 from determined.keras import callbacks as determined_callbacks
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
+from natdgp.determined.callbacks import EarlyStopping
+from natdgp.training.predictive import PredictiveSums
 
 from natdgp.determined import DeepGPTrial
-from natdgp.determined.callbacks import EarlyStopping
 from natdgp.determined.controller import DeepGPController
 from natdgp.natgrad.parameters import packed_triangle
 from natdgp.natgrad.safeguards import SafeStep
 from natdgp.run import local_training as local_run
 from natdgp.training import builder as training_builder
-from natdgp.training.predictive import PredictiveSums
 from tests.conftest import FloatArray
 from tests.integration.conftest import Bench
 

@@ -20,7 +20,6 @@ from natdgp.run.devices import choose_device
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.slots import slots_of
 from natdgp.settings import read_experiment
 
 Write = Callable[[dict[str, Any]], Path]
@@ -361,7 +360,7 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
 ) -> None:
     seen: list[Any] = []
 
-    def look(_: object, folder: RunFolder, *, live: bool, of_search: bool) -> int:
+    def look(_: object, folder: RunFolder, *__: object, live: bool, of_search: bool) -> int:
         seen.append((folder.shown, folder.config.read_text(), live))
         return 0
 
@@ -381,14 +380,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     seen: list[tuple[int, int]] = []
 
     def note(folder: RunFolder, slots: int) -> int:
-        seen.append((slots, slots_of(read_experiment(folder.config))))
+        seen.append((slots, read_experiment(folder.config).slots))
         return 0
 
     def watch(started: tuple[Orders, int], channel: RankChannel, limit: float) -> None:
         channel.conclude(note(RunFolder(Path(started[0].folder)), started[1]))
 
     monkeypatch.setattr(
-        "natdgp.run.run_session.train_and_report", lambda _, folder, **__: note(folder, 1)
+        "natdgp.run.run_session.train_and_report", lambda _, folder, *__, **___: note(folder, 1)
     )
     monkeypatch.setattr(
         "natdgp.run.launch._started", lambda *these: contextlib.nullcontext(these[:2])

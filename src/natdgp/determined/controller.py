@@ -149,7 +149,7 @@ class DeepGPController(keras.TFKerasTrialController):
         for work, respond in workloads:
             if work.kind == workload.Workload.Kind.CHECKPOINT_MODEL:
                 if self._progress is not None:
-                    self._progress.compare()
+                    self._progress.save()
                 check_drift(self.model)
                 if (aggregated := self._aggregated) is not None:
                     gather_on_first_rank(aggregated, self.model.reducer)

@@ -30,6 +30,7 @@ class Phase(enum.IntEnum):
     TRAINING = 1
     VALIDATING = 2
     SAVING = 3
+    """Compares what ranks hold, and saves."""
     WAITING = 4
     """For what is no rank, or for rank 0 to say what comes next: it may take its time."""
     ENDING = 5

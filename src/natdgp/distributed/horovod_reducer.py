@@ -20,7 +20,7 @@ def lost_another_rank(error: Exception) -> bool:
 
 
 class HorovodReducer:
-    """Collectives over all ranks, by Gloo or NCCL; `hvd.init()` has been called.
+    """Collectives over all ranks, by Gloo or NCCL; the first reducer of a process meets the others.
 
     Every rank has to make the same calls. Horovod matches them by name, which it takes from the
     graph unless it is given; ranks whose graphs differ, as those that share out work do, would wait
@@ -31,6 +31,7 @@ class HorovodReducer:
         """:param scatters: whether to use Horovod's reduce-scatter; by default with NCCL on GPUs.
         Over Gloo it takes more than twice the time of an all-reduce (docs/scaling.md).
         """
+        hvd.init()  # nothing, where the process has met the others
         nccl = hvd.nccl_built() and tf.config.list_physical_devices("GPU")
         self._scatters = bool(nccl) if scatters is None else scatters
         self._arrival: Callable[[], None] | None = None

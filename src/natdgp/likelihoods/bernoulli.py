@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import numpy as np
-from scipy.special import ndtr
 
 from natdgp.fields import Frozen
 from natdgp.lazy import check_shapes, lazy
@@ -15,8 +14,10 @@ from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood, as_
 if TYPE_CHECKING:
     import gpflow
     import tensorflow as tf
+    from scipy import special
 else:
     gpflow = lazy("gpflow")
+    special = lazy("scipy.special")
     tf = lazy("tensorflow")
 
 _LAPSE: Final = 1e-3
@@ -66,7 +67,9 @@ class BernoulliLikelihood(Likelihood):
         large_var = tf.maximum(var, _SMALL_VAR)
         low, high = np.log(_LAPSE), np.log1p(-_LAPSE)
         rest = (
-            np.log(_LAPSE + (1 - 2 * _LAPSE) * ndtr(_PLACES)) - low - (high - low) * ndtr(_PLACES)
+            np.log(_LAPSE + (1 - 2 * _LAPSE) * special.ndtr(_PLACES))
+            - low
+            - (high - low) * special.ndtr(_PLACES)
         )
         squares = tf.square(as_column(_PLACES, like=mean) - mean)
         by_places = as_column(_SPACING * rest, like=mean) * tf.exp(-0.5 / large_var * squares)

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.special import erf
-from scipy.stats import norm
 
 from natdgp.lazy import check_shapes, lazy
 from natdgp.likelihoods.base import MIXTURE, Figure, FloatArray, Likelihood, as_column
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from scipy import special, stats
 else:
+    special, stats = lazy("scipy.special"), lazy("scipy.stats")
     tf = lazy("tensorflow")
 
 INTERVAL = (0.025, 0.975)
@@ -96,12 +96,12 @@ def gaussian_figures(mean: FloatArray, std: FloatArray, Y: FloatArray) -> dict[s
     std = np.maximum(std, np.finfo(np.float64).eps)
     z = (Y - mean) / std
     # Gneiting & Raftery (2007), equation 21.
-    crps = std * (z * erf(z / np.sqrt(2)) + 2 * norm.pdf(z) - 1 / np.sqrt(np.pi))
+    crps = std * (z * special.erf(z / np.sqrt(2)) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
     return {
         "rmse": float(np.sqrt(np.mean(np.square(Y - mean)))),
-        "nlpd": float(-np.mean(np.sum(norm.logpdf(z) - np.log(std), axis=1))),
+        "nlpd": float(-np.mean(np.sum(stats.norm.logpdf(z) - np.log(std), axis=1))),
         "crps": float(np.mean(crps)),
-        "coverage_95": float(np.mean(np.abs(z) <= norm.ppf(INTERVAL[1]))),
+        "coverage_95": float(np.mean(np.abs(z) <= stats.norm.ppf(INTERVAL[1]))),
     }
 
 

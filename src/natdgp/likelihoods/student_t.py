@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from pydantic import Field
-from scipy.special import logsumexp
 
 from natdgp.fields import Frozen, Number
 from natdgp.lazy import check_shapes, lazy
@@ -18,8 +17,10 @@ if TYPE_CHECKING:
     import gpflow
     import tensorflow as tf
     import tensorflow_probability as tfp
+    from scipy import special
 else:
     gpflow = lazy("gpflow")
+    special = lazy("scipy.special")
     tf = lazy("tensorflow")
     tfp = lazy("tensorflow_probability")
 
@@ -187,7 +188,7 @@ def _precision_grid(df: float) -> tuple[FloatArray, FloatArray]:
     logs = np.linspace(low, high, math.ceil((high - low) / (0.6 * width)) + 1)
     precisions = np.exp(logs)
     log_weights = df / 2 * (logs - precisions)
-    return precisions, log_weights - logsumexp(log_weights)
+    return precisions, log_weights - special.logsumexp(log_weights)
 
 
 def _sum_of_two(values: FloatArray, weights: FloatArray) -> Nodes:

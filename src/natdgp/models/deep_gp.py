@@ -112,7 +112,7 @@ class DeepGP(tf.Module):
     def kl(self, posteriors: Sequence[Posterior] | None = None) -> tf.Tensor:
         """Sum over layers of KL[q(u) || p(u)]; scalar, in nats."""
         q = self.posteriors() if posteriors is None else posteriors
-        return sum(layer.kl(one) for layer, one in zip(self.f_layers, q, strict=True))
+        return _total([layer.kl(one) for layer, one in zip(self.f_layers, q, strict=True)])
 
     def log_prior(self) -> tf.Tensor | float:
         """Log density of the priors that parameters were given, if any; scalar, in nats."""
@@ -121,4 +121,9 @@ class DeepGP(tf.Module):
             for module in (*(layer.kernel for layer in self.f_layers), self.gpflow_likelihood)
             for one in module.trainable_parameters
         ]
-        return sum(one.log_prior_density() for one in parameters if one.prior is not None)
+        return _total([one.log_prior_density() for one in parameters if one.prior is not None])
+
+
+def _total(terms: Sequence[tf.Tensor]) -> tf.Tensor | float:
+    # TensorFlow adds three terms and more in an order that scheduling decides.
+    return tf.reduce_sum(tf.stack(terms)) if terms else 0.0

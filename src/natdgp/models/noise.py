@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import scipy.stats
 import tensorflow as tf
 
 from natdgp.seeds import Domain, key_of
@@ -21,6 +23,10 @@ class Stream(enum.IntEnum):
 
 _PER_BLOCK = {tf.float64: 2, tf.float32: 4}
 """Normal numbers that TensorFlow makes of one block of the counter-based generator."""
+
+
+_BITS = 30
+"""Of a point of a Sobol sequence."""
 
 
 class SamplingNoise:
@@ -45,7 +51,7 @@ class SamplingNoise:
         :param num_samples: S, Monte-Carlo samples of each row.
         """
         first = tf.reduce_sum(positions[:1])  # 0 for a batch without rows
-        return Draws(self, stream, tf.cast(first, tf.int64), tf.size(positions), num_samples)
+        return RowDraws(self, stream, tf.cast(first, tf.int64), tf.size(positions), num_samples)
 
     def shared(self, stream: Stream, num_samples: int) -> Draws:
         """Numbers that all rows share: what is computed of them is a function of the row.
@@ -53,7 +59,7 @@ class SamplingNoise:
         :param stream: what they are for.
         :param num_samples: S, Monte-Carlo samples of each row.
         """
-        return Draws(self, stream, tf.constant(0, tf.int64), tf.constant(1), num_samples)
+        return SharedDraws(int(self._key[0]), stream, num_samples)
 
     def piece(
         self, stream: Stream, layer: int, start: tf.Tensor, count: tf.Tensor, dtype: tf.DType
@@ -73,18 +79,8 @@ class SamplingNoise:
         return numbers[skipped : skipped + count]
 
 
-@dataclass(frozen=True)
-class Draws:
+class Draws(Protocol):
     """Which numbers one pass through the layers reads."""
-
-    noise: SamplingNoise
-    stream: Stream
-    first: tf.Tensor
-    """Scalar, the position of the first row."""
-    num_rows: tf.Tensor
-    """n, or 1 where all rows share their numbers."""
-    num_samples: int
-    """S."""
 
     def normal(self, layer: int, width: int, dtype: tf.DType) -> tf.Tensor:
         """Standard normal numbers for one layer's outputs.
@@ -94,9 +90,51 @@ class Draws:
         :param dtype: of the numbers.
         :returns: [S, n, Q], or [S, 1, Q] where all rows share them.
         """
+
+
+@dataclass(frozen=True)
+class RowDraws:
+    """Numbers of rows, each its own."""
+
+    noise: SamplingNoise
+    stream: Stream
+    first: tf.Tensor
+    """Scalar, the position of the first row."""
+    num_rows: tf.Tensor
+    """n."""
+    num_samples: int
+    """S."""
+
+    def normal(self, layer: int, width: int, dtype: tf.DType) -> tf.Tensor:
+        """[S, n, Q]; see :class:`Draws`."""
         per_position = self.num_samples * width
         numbers = self.noise.piece(
             self.stream, layer, self.first * per_position, self.num_rows * per_position, dtype
         )
         by_row = tf.reshape(numbers, [self.num_rows, self.num_samples, width])
         return tf.transpose(by_row, [1, 0, 2])
+
+
+@dataclass(frozen=True)
+class SharedDraws:
+    """Numbers that all rows share.
+
+    An error of theirs is the same for every row, and no mean over rows makes it smaller. So they
+    are spread evenly: points of a Sobol sequence, scrambled (Owen 1995; Matousek 1998) and put
+    through the normal quantile function. Each layer has a scrambling and an order of its own, so
+    that layers are independent.
+    """
+
+    key: int
+    stream: Stream
+    num_samples: int
+    """S."""
+
+    def normal(self, layer: int, width: int, dtype: tf.DType) -> tf.Tensor:
+        """[S, 1, Q]; see :class:`Draws`."""
+        generator = np.random.default_rng([self.key, int(self.stream), layer])
+        sequence = scipy.stats.qmc.Sobol(width, scramble=True, seed=generator, bits=_BITS)
+        points = sequence.random_base2((self.num_samples - 1).bit_length())[: self.num_samples]
+        # In the middle of their cells: 0 has no quantile.
+        numbers = scipy.stats.norm.ppf(generator.permutation(points) + 0.5 ** (_BITS + 1))
+        return tf.constant(numbers[:, None], dtype)

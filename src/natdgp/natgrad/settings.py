@@ -13,7 +13,8 @@ class NaturalGradientSettings(Frozen):
     """Natural gradients for q(u) of the chosen layers (Salimbeni, Eleftheriadis & Hensman 2018)."""
 
     layers: Literal["all", "last", "none"] | tuple[NonNegativeInt, ...] = "last"
-    """Which layers: `all`, `last`, `none`, or a list of indices from 0. Adam trains the others."""
+    """Which layers: `all`, `last`, `none`, or a list of indices from 0, first to last. Adam trains
+    the others."""
     gamma: PositiveFloat | tuple[PositiveFloat, ...] = 0.1
     """Step length on the ELBO of all data, in (0, 1] as a rule; 1 jumps to the optimum of a
     one-layer model with Gaussian noise, given all data at once. One number for all of the layers,

@@ -23,6 +23,7 @@ from natdgp.checkpoint.training_state import (
 from natdgp.checkpoint.weights import load_weights, save_weights
 from natdgp.data.table import DataError
 from natdgp.distributed.reducer import OneProcess, Reducer
+from natdgp.models.inducing import TooFewRows
 from natdgp.run.driver import (
     EndRequests,
     FollowingDriver,
@@ -225,7 +226,10 @@ def _prepared(
         why = too_large_a_batch(experiment.settings, reducer.size)
         if why is not None:
             raise TrainingFailure(why)
-        model = subject.compiled_model()
+        try:
+            model = subject.compiled_model()
+        except TooFewRows as error:
+            raise TrainingFailure(str(error)) from error
         record = subject.model_record(model)
         state: Mapping[str, Any] = {}
         if latest is not None:
@@ -282,13 +286,13 @@ def _restore(
             f"the data are not those that the run began with: {change}; bring the former data "
             "back, or begin a new run"
         )
+    state = read_state(latest.path)
+    if "step" not in state:
+        raise DataError(
+            f"{latest.path} was written by an older natdgp or on a cluster, where a run's state is "
+            "kept in another form: it predicts, but trains no further here; begin a new run"
+        )
     load_weights(model, latest.path)
     if (aggregated := getattr(model, "aggregated", None)) is not None:
         read_aggregated(latest.path, aggregated, rank=reducer.rank)
-    state = read_state(latest.path)
-    if not state:
-        raise DataError(
-            f"{latest.path} was written by an older natdgp, which kept a run's state in another "
-            "form: it predicts, but trains no further; begin a new run"
-        )
     return state

@@ -27,7 +27,6 @@ from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import FolderError, RunFolder
-from natdgp.run.slots import slots_of, with_slots
 from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.run.verdicts import Verdicts
 from natdgp.settings.experiment import Experiment, read_experiment
@@ -111,8 +110,8 @@ def alone(
         folder.check_places()
         experiment = read_experiment(folder.config)
         fall_back(console, folder, experiment)
-        if slots_of(experiment) != slots:
-            experiment = with_slots(experiment, slots)
+        if experiment.slots != slots:
+            experiment = experiment.with_slots(slots)
             folder.write_config(experiment.config)
         yield lock, experiment
 
@@ -152,7 +151,7 @@ def train_and_report(
     except NotSaved as error:
         console.print(f"The run ended: {error}", style="bold red", soft_wrap=True)
         if checkpoints := folder.checkpoints():
-            slots = slots_of(experiment)
+            slots = experiment.slots
             console.print(
                 f"Saved up to step {checkpoints[-1].steps}. Once that can be written, go on with:\n"
                 f"  {way_on(folder, slots)}",
@@ -179,7 +178,7 @@ def _train_and_report(
     if not checkpoints and folder.manifest.is_file():
         kept = f"; what it has reported goes to {folder.former.name}/" if folder.reports else ""
         console.print(f"There is no checkpoint: the run begins anew{kept}", soft_wrap=True)
-    slots = slots_of(experiment)
+    slots = experiment.slots
     manifest = Manifest(
         folder.manifest, seed=config["reproducibility"]["experiment_seed"], slots=slots
     )

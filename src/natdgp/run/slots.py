@@ -4,25 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TypeVar
 
-from natdgp.settings import Experiment, Search, SettingsError
-
-ExperimentOrSearch = TypeVar("ExperimentOrSearch", Experiment, Search)
+from natdgp.settings.problems import SettingsError
 
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-
-
-def slots_of(experiment: Experiment | Search) -> int:
-    """`resources.slots_per_trial`: in a run's folder, the slots that were used."""
-    return int(experiment.config["resources"]["slots_per_trial"])
-
-
-def with_slots(experiment: ExperimentOrSearch, slots: int) -> ExperimentOrSearch:
-    """The experiment as it is trained on so many slots."""
-    resources = {**experiment.config["resources"], "slots_per_trial": slots}
-    return replace(experiment, config={**experiment.config, "resources": resources})
 
 
 def choose_slots(asked: int | None, configured: int, gpus: int) -> tuple[int, str | None]:

@@ -30,6 +30,8 @@ def find_trial_code(spec: str, source: Path) -> list[Path]:
     :returns: nothing for a module that is installed, which need not be carried along.
     :raises FolderError: if the module is nowhere.
     """
+    if spec in LIBRARY_TRIALS:
+        return []
     module = spec.partition(":")[0]
     top, *rest = module.split(".")
     package = source.joinpath(top, *rest)

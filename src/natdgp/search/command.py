@@ -16,7 +16,7 @@ from natdgp.run.devices import choose_device, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
 from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.options import options_of_training
-from natdgp.run.slots import choose_slots, slots_of, with_slots
+from natdgp.run.slots import choose_slots
 from natdgp.settings import Problem, Search, SettingsError, read_search
 
 FIELDS: Final = {
@@ -90,13 +90,13 @@ def _search(parsed: argparse.Namespace) -> int:
     try:
         if search is None:
             folder = SearchFolder.open(parsed.resume)
-            shares = shares_of(parsed.jobs, slots_of(read_search(folder.config)), gpus, os.environ)
+            shares = shares_of(parsed.jobs, read_search(folder.config).slots, gpus, os.environ)
         else:
-            slots, remark = choose_slots(parsed.slots, slots_of(search), gpus)
+            slots, remark = choose_slots(parsed.slots, search.slots, gpus)
             if remark is not None:
                 console.print(remark, soft_wrap=True)
             shares = shares_of(parsed.jobs, slots, gpus, os.environ)
-            folder = new_search(with_slots(search, slots), Path.cwd(), parsed.out)
+            folder = new_search(search.with_slots(slots), Path.cwd(), parsed.out)
         return search_and_report(console, folder, shares, live=live)
     except (FolderError, DataError) as error:
         return _misused(str(error))
@@ -107,25 +107,26 @@ def _search(parsed: argparse.Namespace) -> int:
 
 def _read(parsed: argparse.Namespace) -> Search:
     """The search of the file and the options, any problem told in terms of what was written."""
-    said = {
-        f"--{option} {value}": f"{path}={value}"
-        for option, path in FIELDS.items()
+    options = {
+        f"{field}={value}": f"--{option} {value}"
+        for option, field in FIELDS.items()
         if (value := getattr(parsed, option)) is not None
     }
     try:
-        return read_search(parsed.file, [*parsed.overrides, *said.values()])
+        return read_search(parsed.file, [*parsed.overrides, *options])
     except SettingsError as error:
-        written = {f"--set {override}": option for option, override in said.items()}
-        raise SettingsError(_as_written(problem, written) for problem in error.problems) from None
+        raise SettingsError(_as_written(each, options) for each in error.problems) from None
 
 
-def _as_written(problem: Problem, written: Mapping[str, str]) -> Problem:
-    option = written.get(problem.file or "", problem.file)
-    if option == problem.file or not problem.unknown:
-        return replace(problem, file=option)
-    message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
-    remedy = "leave --trials out, or choose one of these as searcher.name"
-    return replace(problem, file=option, message=message, remedy=remedy)
+def _as_written(problem: Problem, options: Mapping[str, str]) -> Problem:
+    option = options.get((problem.file or "").removeprefix("--set "))
+    if option is None:
+        return problem
+    if problem.unknown:
+        message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
+        remedy = "leave --trials out, or choose one of these as searcher.name"
+        problem = replace(problem, message=message, remedy=remedy)
+    return replace(problem, file=option)
 
 
 def _misused(message: str) -> int:

@@ -1,170 +1,110 @@
-"""The memory of a search: every event in its order, in an Optuna study that others can read too."""
+"""The memory of a search: every event in its order, from which its state is replayed."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sqlite3
-from collections.abc import Iterator
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
-import optuna
-from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
-
-from natdgp.run.durable_files import NotSaved
+from natdgp.data.table import DataError
+from natdgp.run.durable_files import append_line, saving
 from natdgp.run.run_folder import FolderError
-from natdgp.search.data import fingerprint_of
-from natdgp.search.events import Event, Validated, from_plain, to_plain
-from natdgp.search.optuna_study import STATES, direction_of, frozen
-from natdgp.search.progress import Progress, Trial
 from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_methods import TrialEnding
+from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search
 
-_PREFIX = "event-"
-_IDENTITY = "search"
-_DATA = "data"
 
-
-class Ledger:
-    """An event is written in one transaction of SQLite, so that a kill loses none or the last.
-
-    The trials of the study only mirror the events, for `optuna-dashboard` and the like.
-    """
+class EventLog:
+    """`events.jsonl`: a line that says of which search and data, then an event a line."""
 
     def __init__(self, folder: SearchFolder, search: Search) -> None:
-        """Open the study, or make it.
+        """Open the log and replay it, or begin it; a last line that a kill cut short is dropped.
 
-        :raises FolderError: if the folder has the study of another search, or a damaged one.
-        :raises NotSaved: if it cannot be made.
+        :raises FolderError: if it is of another search or of other data, or damaged.
+        :raises DataError: if the data cannot be read.
+        :raises NotSaved: if it cannot be begun.
         """
-        self._folder, self._search = folder, search
-        self._ids: list[int] = []
-        existed = folder.database.exists()
-        try:
-            with self._writing():
-                self._open()
-                self._events = len(self.events())
-        except NotSaved as error:
-            if not existed:
-                raise
+        self.state = SearchState(search)
+        """The search after the last event."""
+        self._folder = folder
+        lines, expected = self._whole_lines() or [self._begin(search)], _identity_of(search)
+        for number, line in enumerate(lines):
+            try:
+                entry = json.loads(line)
+                if number == 0:
+                    identity, self._data = entry["search"], entry["data"]
+                elif identity == expected:
+                    self.state.take(_event_from(entry))
+            except (AttributeError, LookupError, TypeError, ValueError) as error:
+                raise FolderError(
+                    f"{folder.shown / folder.events.name} cannot be read (line {number + 1}: "
+                    f"{error!r}); move it and search.db away, and the search goes on by what its "
+                    "trials have saved"
+                ) from error
+        if identity != expected:
             raise FolderError(
-                f"{folder.shown / folder.database.name} cannot be read ({error.__cause__}); move "
-                "it away, and the search goes on by what its trials have saved"
-            ) from error
-
-    def _open(self) -> None:
-        folder, search = self._folder, self._search
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # A URL gives a meaning of their own to ?, % and braces, which a folder's name may have.
-        self._storage = RDBStorage(
-            "sqlite:///search.db", {"creator": lambda: sqlite3.connect(folder.database)}
-        )
-        names = optuna.get_all_study_names(self._storage) or [search.config["name"]]
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=names[0],
-            direction=direction_of(search),
-            load_if_exists=True,
-        )
-        identity = self._study.user_attrs.get(_IDENTITY)
-        if identity is None:
-            self._study.set_user_attr(_IDENTITY, _identity_of(search))
-        elif identity != _identity_of(search):
-            self.close()
-            raise FolderError(
-                f"{folder.shown / folder.database.name} remembers another search than that of "
+                f"{folder.shown / folder.events.name} remembers another search than that of "
                 f"{folder.config.name} beside it: name, searcher, hyperparameters or seed differ; "
                 "put back the file that belongs to it, or start a new search with --out"
             )
+        self.check_data()
 
-    def same_data(self) -> None:
+    def _whole_lines(self) -> list[bytes]:
+        path = self._folder.events
+        content = path.read_bytes() if path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            with saving(path):
+                os.truncate(path, len(whole))
+        return whole.splitlines()
+
+    def _begin(self, search: Search) -> bytes:
+        folder = self._folder
+        if folder.database.exists():
+            raise FolderError(
+                f"{folder.shown} has a search.db, but no events in {folder.events.name}: an "
+                "earlier natdgp searched here, or they were moved away; move search.db away too, "
+                "and the search goes on by what its trials have saved"
+            )
+        data = fingerprint_of(search.config["data"])
+        header = json.dumps({"search": _identity_of(search), "data": data})
+        append_line(folder.events, header)
+        return header.encode()
+
+    def take(self, event: SearchEvent) -> None:
+        """Have an event on disk, then in the state.
+
+        :raises NotSaved: if the disk refuses.
+        """
+        entry = {"event": _KINDS[type(event)], **asdict(event)}
+        append_line(self._folder.events, json.dumps(entry))
+        self.state.take(event)
+
+    def check_data(self) -> None:
         """Make sure that trials yet to come see the data that those before them saw.
 
         :raises FolderError: if they changed.
         :raises DataError: if they cannot be read.
         """
-        now = fingerprint_of(self._search.config["data"])
-        with self._writing():
-            known = self._study.user_attrs.get(_DATA)
-            if known is None:
-                self._study.set_user_attr(_DATA, now)
-            elif known != now:
-                raise FolderError(
-                    "the data changed since the search began, so that its trials could not be "
-                    "compared; bring the former data back, or start a new search with --out"
-                )
+        if fingerprint_of(self.state.search.config["data"]) != self._data:
+            raise FolderError(
+                "the data changed since the search began, so that its trials could not be "
+                "compared; bring the former data back, or start a new search with --out"
+            )
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """:raises NotSaved: for what SQLite says against it."""
-        try:
-            yield
-        except (StorageInternalError, SQLAlchemyError) as error:
-            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-            reason = getattr(cause, "orig", None) or error  # SQLite's own words, if there are any
-            raise NotSaved(f"{self._folder.database} cannot be written: {reason}") from reason
 
-    def events(self) -> list[Event]:
-        """All events, in their order."""
-        attributes = self._study.user_attrs
-        return [from_plain(attributes[k]) for k in sorted(attributes) if k.startswith(_PREFIX)]
+_KINDS = {TrialValidated: "validated", TrialEnded: "ended"}
 
-    def close(self) -> None:
-        """Let go of the database."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
 
-    def record(self, event: Event) -> None:
-        """Add an event, and have it on disk when this returns."""
-        with self._writing():
-            self._study.set_user_attr(f"{_PREFIX}{self._events:09d}", to_plain(event))
-        self._events += 1
-
-    def mirror(self, progress: Progress) -> None:
-        """Bring the study's trials to where the search stands, e.g. after a kill."""
-        with self._writing():
-            known = self._storage.get_all_trials(self._study._study_id, deepcopy=False)
-            self._ids = [trial._trial_id for trial in known]
-            self._create(progress)
-            for trial, mirrored in zip(progress.trials, known, strict=False):
-                if not mirrored.state.is_finished():
-                    for steps in trial.values.keys() - mirrored.intermediate_values.keys():
-                        self._validate(trial, steps)
-            finished = {trial.number for trial in known if trial.state.is_finished()}
-            for trial in progress.trials:
-                if trial.ending is not None and trial.number not in finished:
-                    self._end(progress, trial)
-
-    def follow(self, progress: Progress, event: Event) -> None:
-        """Have an event that the search has taken in the study's trials, which were mirrored."""
-        with self._writing():
-            self._create(progress)
-            trial = progress.trials[event.trial]
-            if isinstance(event, Validated):
-                self._validate(trial, event.steps)
-            else:
-                self._end(progress, trial)
-
-    def _create(self, progress: Progress) -> None:
-        """Trials that are new; of one in the middle, with what it has reported."""
-        for trial in progress.trials[len(self._ids) :]:
-            running = frozen(progress, trial, TrialState.RUNNING)
-            self._ids.append(self._storage.create_new_trial(self._study._study_id, running))
-
-    def _validate(self, trial: Trial, steps: int) -> None:
-        self._storage.set_trial_intermediate_value(
-            self._ids[trial.number], steps, trial.values[steps]
-        )
-
-    def _end(self, progress: Progress, trial: Trial) -> None:
-        mirrored, now = self._ids[trial.number], frozen(progress, trial, STATES[trial.ending])
-        if trial.reason:
-            self._storage.set_trial_user_attr(mirrored, "reason", trial.reason)
-        values = None if now.value is None else [now.value]
-        self._storage.set_trial_state_values(mirrored, now.state, values)
+def _event_from(entry: dict[str, Any]) -> SearchEvent:
+    if entry.pop("event") == "validated":
+        return TrialValidated(**entry)
+    return TrialEnded(entry["trial"], TrialEnding(entry["ending"]), entry["reason"])
 
 
 def _identity_of(search: Search) -> str:
@@ -172,3 +112,20 @@ def _identity_of(search: Search) -> str:
     config = search.config
     terms = [config["name"], config["searcher"], config["hyperparameters"], search.seed]
     return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint_of(data: Mapping[str, Any]) -> str:
+    """Of the section `data`, and of the file that it names, if it does.
+
+    :raises DataError: if that file cannot be read.
+    """
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode())
+    if "path" in data:
+        try:
+            with Path(data["path"]).open("rb") as file:
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+        except OSError as error:
+            message = f"data.path: {data['path']} cannot be read: {error.strerror}"
+            raise DataError(message) from error
+    return digest.hexdigest()

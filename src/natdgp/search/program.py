@@ -1,4 +1,4 @@
-"""What a search starts for every trial: `python -m natdgp.search.program LOCK RUN SEARCH`."""
+"""What a search starts for every trial: `python -m natdgp.search.program RUN SEARCH`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from natdgp.run.logging_setup import quiet_the_stack
 from natdgp.run.parent_process import end_with_parent
 
 
-def main(lock: Path, run: Path, search: int) -> int:
+def main(run: Path, search: int) -> int:
     """Train a trial from its folder's latest checkpoint; returns the exit status.
 
-    :param lock: of the search's folder.
     :param search: the process that this one belongs to.
     """
     end_with_parent(search)
@@ -29,12 +28,12 @@ def main(lock: Path, run: Path, search: int) -> int:
     from natdgp.run.launch import require_horovod, run_on_slots
     from natdgp.run.run_folder import FolderError, RunFolder
     from natdgp.run.run_session import run_and_report
-    from natdgp.run.slots import slots_of
     from natdgp.settings import read_experiment
+    from natdgp.training.diagnosis import BadBatch
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)
     folder = RunFolder.open(run)
-    slots = slots_of(read_experiment(folder.config))
+    slots = read_experiment(folder.config).slots
     try:
         if slots == 1:
             return run_and_report(console, folder, live=False, of_search=True)
@@ -48,10 +47,10 @@ def main(lock: Path, run: Path, search: int) -> int:
             limit=limit_from(os.environ.get(VARIABLE)),
             of_search=True,
         )
-    except (FolderError, DataError, NotSaved) as error:
+    except (FolderError, DataError, BadBatch, NotSaved) as error:
         console.print(str(error), soft_wrap=True)
         return REFUSED
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -12,9 +12,10 @@ from typing import Any, Final, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from natdgp.likelihoods.registry import LikelihoodSettings
 from natdgp.settings.brackets import brackets_of
 from natdgp.settings.configuration import IMAGE
-from natdgp.settings.problems import Problem
+from natdgp.settings.problems import Problem, choices, groups
 from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import read_space, value_at
 from natdgp.settings.spans import Period, in_batches
@@ -57,6 +58,26 @@ def image_has_tensorflow(config: Mapping[str, Any]) -> Iterator[Problem]:
         if isinstance(name, str) and "pytorch-ngc" in name:
             where = f"{path}.{kind}".rstrip(".")
             yield Problem(where, name, "must be an image with TensorFlow", remedy, code)
+
+
+def data_can_be_read(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """Arrays are given in Python."""
+    if _at(config, "data.source") == "arrays":
+        message = "stands for rows given in Python, in no file"
+        yield Problem("data.source", "arrays", message, "write a csv file", "not-in-a-file")
+
+
+def metrics_are_reported(config: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is reported of predictions depends on the kind of target."""
+    kind = _at(config, "hyperparameters.model.likelihood.name") or "gaussian"
+    known = _METRICS.get(kind if isinstance(kind, str) else "", get_args(SelectionMetric))
+    groups_with_monitor = ("early_stopping", "reduce_lr_on_plateau")
+    monitors = [f"hyperparameters.{group}.monitor" for group in groups_with_monitor]
+    for path in ("searcher.metric", *monitors):
+        metric = _at(config, path)
+        if metric in get_args(SelectionMetric) and metric not in known:
+            message = f"is not reported for the likelihood {kind}, which has {', '.join(known)}"
+            yield Problem(path, metric, message, "choose one of these", "metric-not-reported")
 
 
 def metric_says_what_is_better(config: Mapping[str, Any]) -> Iterator[Problem]:
@@ -137,14 +158,31 @@ MOST_OF_GRID: Final = 2000
 """Determined's MaxAllowedTrials."""
 
 Checks = tuple[Callable[[Mapping[str, Any]], Iterator[Problem]], ...]
-POINT_CHECKS: Final[Checks] = (epochs_have_a_length, slots_share_a_batch, rungs_see_a_validation)
+POINT_CHECKS: Final[Checks] = (
+    epochs_have_a_length,
+    slots_share_a_batch,
+    metrics_are_reported,
+    rungs_see_a_validation,
+)
 FILE_CHECKS: Final[Checks] = (
     image_has_tensorflow,
+    data_can_be_read,
     metric_says_what_is_better,
     halving_has_one_length,
     grids_can_be_counted,
 )
 LOCAL_CHECKS: Final[Checks] = (trials_start_from_nothing,)
+
+_KINDS_OF_TARGET: Final[Any] = groups(LikelihoodSettings)
+_METRICS: Final[dict[str, tuple[str, ...]]] = {
+    name: (
+        *("val_loss", "val_elbo_per_datum"),
+        *(f"val_{figure.name}" for figure in kind.likelihood.figures if figure.judges),
+    )
+    for kind in _KINDS_OF_TARGET
+    for name in choices(kind.model_fields["name"].annotation)
+}
+"""By the name of a likelihood."""
 
 _HALVING: Final[TypeAdapter[HalvingSearcher]] = TypeAdapter(HalvingSearcher)
 _PERIOD: Final[TypeAdapter[Period]] = TypeAdapter(Period)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from natdgp.fields import NonNegativeInt, PositiveFloat, PositiveInt, Refused, Section
 from natdgp.settings.searchers import Searcher
@@ -56,25 +56,16 @@ class CheckpointStorage(Section):
 
 
 class Optimizations(Section):
-    """How gradients travel."""
+    """How gradients travel; compressed or in half precision they would be others."""
 
     aggregation_frequency: PositiveInt = 1
     average_aggregated_gradients: bool = True
     average_training_metrics: bool = True
-    gradient_compression: bool = False
-    mixed_precision: Literal["O0", "O1", "O2", "O3"] = "O0"
+    gradient_compression: Literal[False] = False
+    mixed_precision: Literal["O0"] = "O0"
     tensor_fusion_threshold: NonNegativeInt | None = None
     tensor_fusion_cycle_time: NonNegativeInt | None = None
     auto_tune_tensor_fusion: bool | None = None
-
-    @field_validator("gradient_compression", "mixed_precision")
-    @classmethod
-    def _not_supported(cls, value: Any, info: ValidationInfo) -> Any:
-        default = cls.model_fields[str(info.field_name)].default
-        if value != default:
-            message = f"is not supported; only its default, {default}, is"
-            raise Refused("not-supported", message, "remove it")
-        return value
 
 
 class Profiling(Section):

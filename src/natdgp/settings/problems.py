@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticUndefined
+from pydantic_core import ErrorDetails
 
 from natdgp.fields import Refused
 
@@ -114,21 +114,16 @@ def nearest(name: object, candidates: Iterable[str]) -> str | None:
 
 
 _CODES: Final = {
-    **dict.fromkeys(("missing", "union_tag_not_found"), "missing-field"),
-    **dict.fromkeys(("extra_forbidden", "invalid_key"), "unknown-field"),
-    **dict.fromkeys(("literal_error", "union_tag_invalid"), "unknown-word"),
-    **dict.fromkeys(
-        ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"),
-        "out-of-range",
-    ),
-    **dict.fromkeys(("too_short", "string_too_short", "string_too_long"), "out-of-range"),
+    "missing|union_tag_not_found": "missing-field",
+    "extra_forbidden|invalid_key": "unknown-field",
+    "literal_error|union_tag_invalid": "unknown-word",
+    "greater|less|finite|.*too_(short|long)": "out-of-range",
+    "": "wrong-type",
 }
-_OF_LISTS_AND_GROUPS: Final = {
-    "tuple_type": "must be a list",
-    **dict.fromkeys(
-        ("dict_type", "model_type", "model_attributes_type"), "must be a group of fields"
-    ),
-}
+"""By the beginning of pydantic's own."""
+
+_GROUP: Final = "must be a group of fields"
+_PLAIN: Final = {"tuple_type": "must be a list", "dict_type": _GROUP, "model_type": _GROUP}
 
 
 def _path(details: ErrorDetails, given: Any) -> tuple[str, ...]:
@@ -154,7 +149,7 @@ def _problem(
     path: tuple[str, ...], errors: Sequence[ErrorDetails], model: type[BaseModel], section: str
 ) -> Problem:
     details = errors[0]
-    code = _CODES.get(details["type"], "wrong-type")
+    code = next(c for pattern, c in _CODES.items() if re.match(pattern, details["type"]))
     inside = [section] if section and path[:1] != ("data",) else []
     *above, name = *inside, *path
     where, group, received = ".".join([*inside, *path]), ".".join(above), details["input"]
@@ -168,8 +163,8 @@ def _problem(
         received = None if isinstance(received, Mapping) else received
         return Problem(where, received, refused.message, refused.remedy, refused.code)
     if code == "missing-field":
-        of_each = (choices(g.model_fields[name].annotation) for g in around)
-        words = ", ".join(dict.fromkeys(word for words in of_each for word in words))
+        infos = [g.model_fields[name] for g in around if name in g.model_fields]
+        words = ", ".join(dict.fromkeys(w for info in infos for w in choices(info.annotation)))
         message = f"required; one of {words}" if words else "required"
         return Problem(where, None, message, f"add `{name}:` to {group or 'the file'}", code)
     if code == "unknown-field":
@@ -186,7 +181,7 @@ def _problem(
 def _rule(details: ErrorDetails) -> str:
     if words := _words(details):
         return f"must be one of {', '.join(words)}"
-    plain = _OF_LISTS_AND_GROUPS.get(details["type"], details["msg"])
+    plain = _PLAIN.get(details["type"].replace("attributes_", ""), details["msg"])
     return re.sub("^(Input|String|List|Tuple) should", "must", plain.partition(" after")[0])
 
 
@@ -201,11 +196,11 @@ def _meant(name: object, candidates: Iterable[str]) -> str | None:
 
 
 def _another(field: FieldInfo | None) -> str:
-    if field is None or field.default is PydanticUndefined:
+    if field is None or field.is_required():
         return "set another value"
-    if field.default is None or isinstance(field.default, BaseModel):
-        return "set another value, or remove the field for the default"
-    return f"set another value, or remove the field for the default, {field.default}"
+    unsaid = field.default is None or isinstance(field.default, BaseModel)
+    default = "" if unsaid else f", {field.default}"
+    return f"set another value, or remove the field for the default{default}"
 
 
 def _groups_around(

@@ -42,15 +42,13 @@ class Settings(Frozen):
     @model_validator(mode="after")
     def _natural_gradient_layers_exist(self) -> Settings:
         chosen = self.natural_gradient.layers
-        if isinstance(chosen, tuple):
-            wrong = [index for index in chosen if index >= self.model.layers]
-            if wrong or len(set(chosen)) != len(chosen):
-                raise Refused(
-                    "no-such-layer",
-                    f"natural_gradient.layers is {list(chosen)} but model.layers is "
-                    f"{self.model.layers}",
-                    f"list distinct indices from 0 to {self.model.layers - 1}",
-                )
+        layers = range(self.model.layers)
+        if isinstance(chosen, tuple) and list(chosen) != sorted({*chosen} & {*layers}):
+            raise Refused(
+                "no-such-layer",
+                f"natural_gradient.layers is {list(chosen)} but model.layers is {len(layers)}",
+                f"list indices from 0 to {layers[-1]}, first to last",
+            )
         return self
 
     @model_validator(mode="after")
@@ -83,7 +81,7 @@ class Settings(Frozen):
         """Indices of the layers whose q(u) natural gradients train, in order."""
         chosen = self.natural_gradient.layers
         if isinstance(chosen, tuple):
-            return tuple(sorted(chosen))
+            return chosen
         everything = tuple(range(self.model.layers))
         return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
 

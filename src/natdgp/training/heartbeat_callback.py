@@ -28,7 +28,7 @@ class HeartbeatCallback(tf.keras.callbacks.Callback):
         self._heartbeat.wait()
 
     def save(self) -> None:
-        """Rank 0 saves, and the others wait for it where they meet next."""
+        """Ranks compare what they hold; rank 0 saves, and others wait for it where they meet."""
         self._heartbeat.begin(Phase.SAVING, self._steps)
 
     def end(self) -> None:
@@ -38,10 +38,6 @@ class HeartbeatCallback(tf.keras.callbacks.Callback):
     def arrive(self) -> None:
         """The rank has done its part of a collective, and waits for the others'."""
         self._heartbeat.note()
-
-    def compare(self) -> None:
-        """Ranks compare what they hold before they save: each is at work until all have."""
-        self._heartbeat.begin(Phase.TRAINING, self._steps)
 
     def end_batch(self) -> None:
         """A training batch is complete, once the other callbacks are done."""

@@ -298,13 +298,11 @@ class Loop:
     def _save(self) -> None:
         self._driver.status("checkpointing")
         if self._heartbeat is not None:
-            self._heartbeat.compare()
+            self._heartbeat.save()
         check_drift(self._model)
         if (aggregated := getattr(self._model, "aggregated", None)) is not None:
             gather_on_first_rank(aggregated, self._reducer)
         self.progress.last_saved = self.progress.step
-        if self._heartbeat is not None:
-            self._heartbeat.save()
         if self._reducer.rank == 0:
             self._driver.save(self.progress.step, self.state())
 

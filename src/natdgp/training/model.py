@@ -106,7 +106,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             raise ValueError("there are no sample weights in evaluation; leave them out")
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples, Stream.EVALUATION)
         self._evaluation.update_state(mean, var, Y)
-        return self._evaluation.result()
+        figures: dict[str, tf.Tensor] = self._evaluation.result()
+        return figures
 
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""

@@ -57,7 +57,8 @@ class NaturalGradientTraining:
             self.aggregated = tf.Variable(
                 tf.zeros([size + 1], kept[0].dtype), trainable=False, name="aggregated"
             )
-        reducer.broadcast(self.variables)
+        if reducer.size > 1:  # alone, a model may have no variables before its first batch
+            reducer.broadcast(self.variables)
 
     def _start_counting(self) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -184,7 +185,7 @@ class LossOfLayers(NaturalGradientTraining):
         """
         x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
         self._refuse_unused(sample_weight)
-        layers, others = self.natgrad_layers, self.other_variables()
+        layers = self.natgrad_layers
         parameters = [(layer.q_mu, layer.q_sqrt) for layer in layers]
         q = [one.unconstrained_variable for pair in parameters for one in pair]
         posteriors = [posterior_of(layer) for layer in layers]
@@ -192,6 +193,7 @@ class LossOfLayers(NaturalGradientTraining):
             tape.watch(q)  # also where GPflow's optimizers were told to leave it alone
             y_pred = self(x, training=True)  # type: ignore[operator]
             loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
+        others = self.other_variables()  # which a model may have from its first batch on
         by_q, by_others = with_zeros(tape.gradient(loss, (q, others)), (q, others))
         gradients = Gradients(
             tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, get_args
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -17,13 +17,12 @@ SelectionMetric = Literal[
     "val_rmse_standardised",
     "val_nlpd_standardised",
     "val_crps_standardised",
+    "val_accuracy",
+    "val_brier",
 ]
-"""Validation metrics that models are selected by: of each the smaller, or the larger, is better."""
+"""Validation metrics that models may be selected by; a likelihood has those of its figures."""
 
-VALIDATION_METRICS: Final[tuple[str, ...]] = (*get_args(SelectionMetric), "val_coverage_95")
-"""All; of the last, 0.95 is right, and more is as wrong as less."""
-
-LARGER_IS_BETTER: Final = frozenset({"val_elbo_per_datum"})
+LARGER_IS_BETTER: Final = frozenset({"val_elbo_per_datum", "val_accuracy"})
 
 
 class ConstantSchedule(Frozen):
@@ -92,7 +91,8 @@ class EarlyStoppingSettings(Frozen):
 class EvaluationSettings(Frozen):
     """How validation and test figures are computed."""
 
-    num_samples: PositiveInt = 20
-    """S, Monte-Carlo samples of the predictive density per row; one-layer models need only 1."""
+    num_samples: PositiveInt = 32
+    """S, Monte-Carlo samples of the predictive density, shared by all rows and most evenly spread
+    where they are a power of 2; one-layer models need only 1."""
     batch_size: PositiveInt = 4096
     """Rows evaluated at once over all slots. It bounds memory and changes no figure."""

@@ -50,7 +50,8 @@ def test_before_a_checkpoint_ranks_are_compared_and_aggregated_gradients_gathere
 ) -> None:
     log = _Log()
     monkeypatch.setattr(controller, "check_drift", lambda model: log.events.append("drift"))
-    model = SimpleNamespace(aggregator=SimpleNamespace(gather=lambda: log.events.append("gather")))
+    monkeypatch.setattr(controller, "gather_on_first_rank", lambda *_: log.events.append("gather"))
+    model = SimpleNamespace(aggregated=object(), reducer=None)
     stream = _controller(model=model, _progress=None)._ready_to_save(
         _stream(log, "RUN_STEP", "CHECKPOINT_MODEL", "RUN_STEP")
     )

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,28 +10,24 @@ import determined as det
 import numpy as np
 import pytest
 import tensorflow as tf
-from determined import keras
 
 from natdgp.data.prepare import prepare
 from natdgp.data.table import DataError
-from natdgp.determined import DeepGPTrial
-from natdgp.determined.trial import TASK_KEY
+from natdgp.determined.context import DeepGPContext
+from natdgp.determined.trial import TASK_KEY, DeepGPTrial
 from natdgp.distributed.reducer import OneProcess
-from natdgp.run import local_training as local_run
-from natdgp.run.local_training import Outcome, train
-from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import new_run
-from natdgp.settings import SettingsError, read_experiment
-from natdgp.training.aggregation import Aggregation
-from natdgp.training.builder import build_training_model
-from tests.conftest import REPOSITORY
-from tests.integration.conftest import Bench, Watcher
-
-TRIAL_MODULE = sys.modules[DeepGPTrial.__module__]
+from natdgp.settings.experiment import read_experiment
+from natdgp.settings.problems import SettingsError
+from natdgp.training import task as task_module
+from natdgp.training.assembly import build_training_model
+from natdgp.training.steppers import Aggregation
+from tests.determined_harness import RecordedTrial
+from tests.integration.conftest import Bench
+from tests.integration.states import variables
 
 
-def _context(config: dict[str, Any]) -> keras.TFKerasTrialContext:
-    return keras.TFKerasTrialContext.from_config(config)
+def _context(config: dict[str, Any]) -> Any:
+    return DeepGPContext.from_config(config)
 
 
 def test_all_wrong_hyperparameters_are_one_invalid_hp_and_are_logged(
@@ -75,7 +69,7 @@ def test_a_batch_that_slots_cannot_share_is_an_invalid_hp_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     context = _context(small_experiment)
-    monkeypatch.setattr(context, "distributed", SimpleNamespace(size=3))
+    monkeypatch.setattr(context, "distributed", SimpleNamespace(size=3, rank=0))
     with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP) as raised:
         DeepGPTrial(context)
     for text in (raised.value.msg, caplog.text):
@@ -88,6 +82,8 @@ def test_several_slots_have_blocks_of_a_batch(
 ) -> None:
     context = _context(small_experiment)
     monkeypatch.setattr(context, "distributed", SimpleNamespace(size=4))
+    ranks = SimpleNamespace(size=4, rank=2)
+    monkeypatch.setattr(DeepGPContext, "reducer", property(lambda _: ranks))
     monkeypatch.setattr(context, "get_initial_batch", lambda: 7)
     monkeypatch.setattr(context, "wrap_dataset", lambda dataset: dataset.shard(4, 2))
     trial = DeepGPTrial(context)
@@ -114,8 +110,8 @@ def test_the_chief_alone_makes_the_initial_values(
         given.update(kwargs)
         return build_training_model(*args, **kwargs)
 
-    monkeypatch.setattr(TRIAL_MODULE, "build_training_model", build)
-    monkeypatch.setattr(DeepGPTrial, "_reducer", lambda self: reducer)
+    monkeypatch.setattr(task_module, "build_training_model", build)
+    monkeypatch.setattr(DeepGPContext, "reducer", property(lambda _: reducer))
     model = DeepGPTrial(_context(small_experiment)).build_model()
     assert (given["X"] is not None) is reads
     assert given["reducer"] is model.reducer is reducer
@@ -124,7 +120,7 @@ def test_the_chief_alone_makes_the_initial_values(
 def test_one_slot_is_one_process(small_experiment: dict[str, Any]) -> None:
     model = DeepGPTrial(_context(small_experiment)).build_model()
     assert isinstance(model.reducer, OneProcess)
-    assert model.aggregator is None
+    assert model.aggregated is None
 
 
 @pytest.mark.parametrize("average", [True, False])
@@ -142,10 +138,10 @@ def test_gradients_are_aggregated_as_the_optimizations_say(
         given.update(kwargs)
         return build_training_model(*args, **kwargs)
 
-    monkeypatch.setattr(TRIAL_MODULE, "build_training_model", build)
+    monkeypatch.setattr(task_module, "build_training_model", build)
     model = DeepGPTrial(context).build_model()
     assert given["aggregation"] == Aggregation(3, average)
-    assert model.aggregator is not None
+    assert model.aggregated is not None
 
 
 def test_more_inducing_points_than_rows_is_an_invalid_hp(
@@ -165,12 +161,12 @@ def test_constructing_a_trial_does_no_tensorflow_work_and_reads_no_data(
         raise AssertionError
 
     context = _context(small_experiment)
-    monkeypatch.setattr(TRIAL_MODULE, "prepare", refuse)
+    monkeypatch.setattr(task_module, "prepare", refuse)
     monkeypatch.setattr(tf, "Variable", refuse)
     monkeypatch.setattr(tf, "constant", refuse)
     trial = DeepGPTrial(context)
     with pytest.raises(AssertionError):
-        _ = trial.prepared
+        _ = trial.task.prepared
 
 
 def test_data_are_read_once_for_model_and_loaders(
@@ -178,11 +174,11 @@ def test_data_are_read_once_for_model_and_loaders(
 ) -> None:
     reads: list[str] = []
 
-    def count(*args: Any) -> Any:
+    def count(*args: Any, **kwargs: Any) -> Any:
         reads.append("read")
-        return prepare(*args)
+        return prepare(*args, **kwargs)
 
-    monkeypatch.setattr(TRIAL_MODULE, "prepare", count)
+    monkeypatch.setattr(task_module, "prepare", count)
     trial = DeepGPTrial(_context(small_experiment))
     trial.build_model()
     training = next(iter(trial.build_training_data_loader()))
@@ -215,28 +211,22 @@ def test_the_saved_task_stands_in_for_the_data(
     small_experiment: dict[str, Any], waves: tuple[Any, Any]
 ) -> None:
     trial = DeepGPTrial(_context(small_experiment))
-    record = trial.record
+    record = trial.task.record
     config = trial.context.get_experiment_config()
     Path(small_experiment["data"]["path"]).unlink()
     shell = DeepGPTrial(_context(config))
-    assert shell.record.task.to_dict() == record.task.to_dict()
+    assert shell.task.record.to_dict() == record.to_dict()
     assert shell.settings == trial.settings
     assert shell.build_model().deep_gp.f_layers[0].q_mu.shape == (10, 3)
     assert TASK_KEY in config["data"]
-    np.testing.assert_allclose(record.task.scaling.x_mean, waves[0].mean(axis=0), atol=0.2)
+    np.testing.assert_allclose(record.scaling.x_mean, waves[0].mean(axis=0), atol=0.2)
 
 
-def test_every_part_can_be_overridden_alone(small_experiment: dict[str, Any]) -> None:
-    class Mine(DeepGPTrial):
-        def keras_callbacks(self) -> list[tf.keras.callbacks.Callback]:
-            return [*super().keras_callbacks(), tf.keras.callbacks.TerminateOnNaN()]
+def test_a_trials_own_callbacks_are_none_but_its_own(small_experiment: dict[str, Any]) -> None:
+    assert DeepGPTrial(_context(small_experiment)).keras_callbacks() == []
 
-    callbacks = Mine(_context(small_experiment)).keras_callbacks()
-    assert [type(callback).__name__ for callback in callbacks] == [
-        "StepLengthSchedule",
-        "DriftCheck",
-        "TerminateOnNaN",
-    ]
+
+Record = Callable[..., RecordedTrial]
 
 
 @pytest.fixture
@@ -244,63 +234,74 @@ def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) ->
     return Bench(tmp_path, write_experiment)
 
 
-def test_a_users_copy_with_callbacks_of_its_own_runs(
-    small_experiment: dict[str, Any],
-    write_experiment: Callable[[dict[str, Any]], Path],
-    tmp_path: Path,
-) -> None:
-    copy = tmp_path / "source" / "my_trials" / "waves.py"
-    copy.parent.mkdir(parents=True)
-    copy.write_text(
-        (REPOSITORY / "trials" / "deep_gp.py").read_text()
-        + """
-    def keras_callbacks(self):
-        return [*super().keras_callbacks(), CountsSteps()]
+@pytest.fixture
+def record(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Record:
+    def make(config: dict[str, Any], name: str, **kwargs: Any) -> RecordedTrial:
+        experiment = read_experiment(write_experiment(config))
+        return RecordedTrial(experiment, tmp_path / name, **kwargs)
 
-
-import pathlib
-import tensorflow as tf
-
-
-class CountsSteps(tf.keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        with pathlib.Path("../steps").open("a") as file:
-            file.write(f"{self.model.optimizer.learning_rate.numpy():.4f} ")
-"""
-    )
-    small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
-        "trials.deep_gp", "my_trials.waves"
-    )
-    small_experiment["searcher"]["max_length"] = {"batches": 3}
-    experiment = read_experiment(write_experiment(small_experiment))
-    folder = new_run(experiment, copy.parents[1], tmp_path / "run")
-    assert train(experiment, folder, Watcher()).steps == 3
-    # 0.01 * 0.5 ** (step / 10): the schedules of the base class are at work as well
-    assert (folder.root / "steps").read_text() == "0.0100 0.0093 0.0087 "
-
-
-def _fork(
-    bench: Bench,
-    config: dict[str, Any],
-    parent: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> tuple[RunFolder, Outcome]:
-    """Train a new trial from another's checkpoint, as a cluster does when it is forked."""
-    folder = bench.new(config, "fork")
-    shutil.copytree(parent, folder.root / "checkpoints" / "parent")
-    environment = local_run._environment
-
-    def forked(*args: Any) -> det.EnvContext:
-        env = environment(*args)
-        env.latest_checkpoint, env.steps_completed, env.det_trial_id = "parent", 0, "2"
-        return env
-
-    monkeypatch.setattr(local_run, "_environment", forked)
-    return folder, bench.go(folder)
+    return make
 
 
 def _one_layer(config: dict[str, Any]) -> None:
     config["hyperparameters"]["model"] = {"layers": 1, "inducing_points": 5}
+
+
+def test_determineds_loop_and_the_engines_end_in_the_same_bits(
+    record: Record, bench: Bench, small_experiment: dict[str, Any]
+) -> None:
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["adam"] = {"learning_rate": 0.01}
+    hyperparameters["early_stopping"] = {"patience": 50}
+    hyperparameters["reduce_lr_on_plateau"] = {"patience": 1, "min_delta": 100.0, "factor": 0.1}
+    small_experiment["perform_initial_validation"] = True
+    trial = record(small_experiment, "trial").run()
+    run = bench.new(small_experiment, "run")
+    steps = bench.go(run).steps
+    for group, reports in trial.reports.items():
+        assert bench.metrics(run, group) == reports
+    ours, theirs = (
+        variables(path) for path in (run.checkpoint(steps).path, trial.checkpoint(steps))
+    )
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(theirs[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("pause", [4, 6])
+def test_a_paused_trial_equals_one_that_ran_through(
+    record: Record, small_experiment: dict[str, Any], pause: int
+) -> None:
+    """Early stopping remembers its validations, of which a pause must lose none."""
+    hyperparameters = small_experiment["hyperparameters"]
+    hyperparameters["early_stopping"] = {"patience": 2, "min_delta": 100.0}
+    straight = record(small_experiment, "straight").run()
+    paused = record(small_experiment, "paused", preempt_at=pause).run()
+    assert max(paused.reports["training"]) == pause
+    paused.run()
+    assert max(paused.reports["training"]) == max(straight.reports["training"]) == 12
+    assert paused.reports == straight.reports
+    assert paused.run().reports == straight.reports  # a trial that was stopped trains no further
+
+
+def test_schedules_stay_whatever_keras_callbacks_returns(
+    record: Record, small_experiment: dict[str, Any]
+) -> None:
+    class Counts(tf.keras.callbacks.Callback):
+        batches = 0
+
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            Counts.batches += 1
+
+    class Mine(DeepGPTrial):
+        def keras_callbacks(self) -> list[tf.keras.callbacks.Callback]:
+            return [Counts()]
+
+    plain = record(small_experiment, "plain").run()
+    own = record(small_experiment, "own", trial_class=Mine).run()
+    assert Counts.batches == 12
+    assert own.reports == plain.reports
+    assert len({report["gamma"] for report in own.reports["training"].values()}) > 2
 
 
 @pytest.mark.parametrize(
@@ -312,91 +313,72 @@ def _one_layer(config: dict[str, Any]) -> None:
     ids=lambda schedule: schedule["name"],
 )
 def test_a_fork_keeps_the_parameters_and_restarts_the_schedules(
-    bench: Bench,
-    small_experiment: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    schedule: dict[str, Any],
+    record: Record, small_experiment: dict[str, Any], schedule: dict[str, Any]
 ) -> None:
     _one_layer(small_experiment)
     small_experiment["hyperparameters"]["adam"]["schedule"] = schedule
     small_experiment["records_per_epoch"] = 4 * 32
     small_experiment["perform_initial_validation"] = True
-    parent = bench.new(small_experiment, "parent")
-    outcome = bench.go(parent)
-    last = parent.checkpoint(outcome.steps).path
-    child, _ = _fork(bench, small_experiment, last, monkeypatch)
-
-    before, after = bench.metrics(parent, "validation"), bench.metrics(child, "validation")
+    parent = record(small_experiment, "parent").run()
+    child = record(small_experiment, "child").run(parent.checkpoint(parent.saved[-1]))
+    before, after = parent.reports["validation"], child.reports["validation"]
     # 1e-12: the same parameters in another process of summation
     assert after[0]["val_nlpd"] == pytest.approx(before[12]["val_nlpd"], rel=1e-12)
     assert before[0]["val_nlpd"] != pytest.approx(before[12]["val_nlpd"], rel=1e-3)
-
     lengths = [
         {
             steps: (metrics["gamma"], metrics["learning_rate"], metrics["epochs"])
-            for steps, metrics in bench.metrics(folder, "training").items()
+            for steps, metrics in trial.reports["training"].items()
         }
-        for folder in (parent, child)
+        for trial in (parent, child)
     ]
     assert lengths[0] == lengths[1]
     assert len(set(lengths[0].values())) > 2
 
 
 def test_a_fork_takes_its_own_learning_rate_and_forgets_its_parents_validations(
-    bench: Bench, small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    record: Record, small_experiment: dict[str, Any]
 ) -> None:
     _one_layer(small_experiment)
     hyperparameters = small_experiment["hyperparameters"]
     hyperparameters["adam"] = {"learning_rate": 0.01}
     hyperparameters["early_stopping"] = {"patience": 2, "min_delta": 100.0}
     hyperparameters["reduce_lr_on_plateau"] = {"patience": 1, "min_delta": 100.0, "factor": 0.5}
-    parent = bench.new(small_experiment, "parent")
-    outcome = bench.go(parent)
-    assert bench.metrics(parent, "training")[12]["learning_rate"] == pytest.approx(0.005, rel=1e-6)
+    parent = record(small_experiment, "parent").run()
+    assert parent.reports["training"][12]["learning_rate"] == pytest.approx(0.005, rel=1e-6)
 
     hyperparameters["adam"] = {"learning_rate": 0.02}
-    child, outcome = _fork(
-        bench, small_experiment, parent.checkpoint(outcome.steps).path, monkeypatch
-    )
+    child = record(small_experiment, "child").run(parent.checkpoint(parent.saved[-1]))
     # with its parent's memory it would stop after step 4
-    assert outcome.steps == 12
-    rates = {s: m["learning_rate"] for s, m in bench.metrics(child, "training").items()}
+    assert max(child.reports["training"]) == 12
+    rates = {s: m["learning_rate"] for s, m in child.reports["training"].items()}
     assert rates[2] == rates[8] == pytest.approx(0.02, rel=1e-6)  # float32
     assert rates[10] == pytest.approx(0.01, rel=1e-6)
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(1, 3), (3, 1), (3, 2)])
+@pytest.mark.parametrize(("theirs", "ours"), [(1, 3), (3, 1)])
 def test_a_fork_may_aggregate_otherwise(
-    bench: Bench,
-    small_experiment: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    theirs: int,
-    ours: int,
+    record: Record, small_experiment: dict[str, Any], theirs: int, ours: int
 ) -> None:
     _one_layer(small_experiment)
     small_experiment["searcher"]["max_length"] = {"batches": 4}
     small_experiment["optimizations"] = {"aggregation_frequency": theirs}
-    parent = bench.new(small_experiment, "parent")
-    bench.go(parent)
+    parent = record(small_experiment, "parent").run()
     small_experiment["optimizations"] = {"aggregation_frequency": ours}
     small_experiment["perform_initial_validation"] = True
-    child, _ = _fork(bench, small_experiment, parent.checkpoint(4).path, monkeypatch)
-    before, after = bench.metrics(parent, "validation"), bench.metrics(child, "validation")
+    child = record(small_experiment, "child").run(parent.checkpoint(4))
+    before, after = parent.reports["validation"], child.reports["validation"]
     # 1e-12: the same parameters in another process of summation
     assert after[0]["val_nlpd"] == pytest.approx(before[4]["val_nlpd"], rel=1e-12)
     assert after[4]["val_nlpd"] != pytest.approx(after[0]["val_nlpd"], rel=1e-6)
 
 
 def test_a_checkpoint_of_another_model_is_an_invalid_hp_that_names_every_field(
-    bench: Bench,
-    small_experiment: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    record: Record, small_experiment: dict[str, Any]
 ) -> None:
     _one_layer(small_experiment)
     small_experiment["searcher"]["max_length"] = {"batches": 1}
-    parent = bench.new(small_experiment, "parent")
-    bench.go(parent)
+    parent = record(small_experiment, "parent").run()
     small_experiment["hyperparameters"]["model"] = {
         "layers": 1,
         "inducing_points": 6,
@@ -404,9 +386,9 @@ def test_a_checkpoint_of_another_model_is_an_invalid_hp_that_names_every_field(
     }
     small_experiment["data"]["features"] = ["a", "b"]
     with pytest.raises(det.InvalidHP) as raised:
-        _fork(bench, small_experiment, parent.checkpoint(1).path, monkeypatch)
+        record(small_experiment, "child").run(parent.checkpoint(1))
     first, *problems = raised.value.msg.splitlines()
-    assert first.endswith("checkpoints/parent is a checkpoint of another model:")
+    assert first.endswith("parent/step-1 is a checkpoint of another model:")
     assert problems == [
         "  - hyperparameters.model.inducing_points is 6, but 5 in the checkpoint",
         "  - hyperparameters.model.dtype is float32, but float64 in the checkpoint",
@@ -415,17 +397,16 @@ def test_a_checkpoint_of_another_model_is_an_invalid_hp_that_names_every_field(
 
 
 def test_data_that_changed_since_the_trial_began_are_refused(
-    bench: Bench, small_experiment: dict[str, Any]
+    record: Record, small_experiment: dict[str, Any]
 ) -> None:
     _one_layer(small_experiment)
     small_experiment["searcher"]["max_length"] = {"batches": 2}
-    folder = bench.new(small_experiment)
-    bench.go(folder)
+    trial = record(small_experiment, "trial").run()
     table = Path(small_experiment["data"]["path"])
     *rows, last = table.read_text().splitlines()
     table.write_text("\n".join([*rows, last.replace(",", ",1", 1)]) + "\n")
     with pytest.raises(DataError, match="values in them changed; bring the former data back"):
-        bench.go(folder)
+        trial.run()
     table.write_text("\n".join(rows) + "\n")
     with pytest.raises(DataError, match="there were 240 training rows, and now there are 239"):
-        bench.go(folder)
+        trial.run()

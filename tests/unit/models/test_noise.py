@@ -155,14 +155,62 @@ def test_a_traced_draw_follows_first_and_rows_without_a_second_trace() -> None:
     assert draw.experimental_get_tracing_count() == 1
 
 
+# --- numbers that all rows share --------------------------------------------------------------
+
+
+def _shared(
+    S: int = 32,
+    width: int = 3,
+    *,
+    seed: int = SEED,
+    stream: Stream = Stream.PREDICTION,
+    layer: int = 1,
+    dtype: Any = tf.float64,
+) -> FloatArray:
+    """[S, Q]"""
+    numbers = np.asarray(SamplingNoise(seed).shared(stream, S).normal(layer, width, dtype))
+    assert numbers.shape == (S, 1, width)
+    assert numbers.dtype == dtype.as_numpy_dtype
+    return numbers[:, 0]
+
+
 @both_types
-def test_shared_numbers_are_one_for_each_sample_and_output(dtype: Any) -> None:
-    noise = SamplingNoise(SEED)
-    shared = noise.shared(Stream.PREDICTION, 4).normal(1, 3, dtype)
-    assert shared.shape == (4, 1, 3)
-    own = noise.at(Stream.PREDICTION, tf.zeros([1], tf.int64), 4).normal(1, 3, dtype)
-    np.testing.assert_array_equal(shared, own)
-    assert np.all(shared != noise.shared(Stream.EVALUATION, 4).normal(1, 3, dtype))
+def test_shared_numbers_are_a_function_of_their_key(dtype: Any) -> None:
+    numbers = _shared(dtype=dtype)
+    np.testing.assert_array_equal(numbers, _shared(dtype=dtype))
+    changes: list[dict[str, Any]] = [
+        {"seed": SEED + 1},
+        {"seed": SEED + 2**64},
+        {"stream": Stream.EVALUATION},
+        {"layer": 2},
+    ]
+    for change in changes:
+        assert np.mean(numbers != _shared(dtype=dtype, **change)) > 0.9, change
+
+
+@pytest.mark.parametrize("S", [1, 2, 20, 1000])
+def test_any_number_of_samples_may_be_shared(S: int) -> None:
+    assert np.all(np.isfinite(_shared(S, 30)))
+
+
+def test_shared_numbers_are_standard_normal_and_evenly_spread() -> None:
+    numbers = _shared(1024, 8)
+    # One in every cell of 1/1024 in probability: the statistic of independent ones is 30 times it.
+    cells = np.sort(np.floor(scipy.stats.norm.cdf(numbers) * 1024), axis=0)
+    np.testing.assert_array_equal(cells, np.tile(np.arange(1024)[:, None], (1, 8)))
+    # Over seeds, a mean of 32 has less than a fiftieth of the variance of that of 32 independent
+    # ones, and no bias (four standard errors).
+    means = np.array([_shared(seed=seed).mean(axis=0) for seed in range(200)])
+    assert np.max(np.var(means, axis=0)) < 0.02 / 32
+    assert np.max(np.abs(means.mean(axis=0))) < 4 * np.sqrt(0.02 / 32 / 200)
+
+
+def test_layers_of_shared_numbers_are_independent() -> None:
+    products = np.array(
+        [_shared(seed=seed, layer=0) * _shared(seed=seed, layer=1) for seed in range(200)]
+    )
+    count = products.shape[0] * products.shape[1]
+    assert np.max(np.abs(products.mean(axis=(0, 1)))) < 4 / np.sqrt(count)  # four standard errors
 
 
 # --- distributions ----------------------------------------------------------------------------

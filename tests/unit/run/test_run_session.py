@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import determined as det
 import pytest
 from rich.console import Console
 
@@ -18,14 +18,15 @@ from natdgp.checkpoint.checksums import RECORD_NAME, seal
 from natdgp.checkpoint.record import FORMAT
 from natdgp.data.prepare import prepare
 from natdgp.data.table import DataError
-from natdgp.results.trained import TrainedModel
+from natdgp.run import final_report
 from natdgp.run import run_session as session_module
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.local_training import Outcome, train
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.run_session import new_run, run_and_report
-from natdgp.settings import Experiment, read_experiment
+from natdgp.settings.experiment import Experiment, read_experiment
+from natdgp.training.diagnosis import TrainingFailure
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Watcher
 from tests.sealed import write_checkpoint
@@ -217,7 +218,7 @@ def test_a_breakdown_is_told_with_the_trials_own_words(
     shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_down(*_: Any) -> None:
-        raise det.InvalidHP("lengthscales [a, b] are not finite; lower adam.learning_rate")
+        raise TrainingFailure("lengthscales [a, b] are not finite; lower adam.learning_rate")
 
     monkeypatch.setattr(session_module, "train", break_down)
     status, screen = _report(shallow)
@@ -231,27 +232,26 @@ def test_a_breakdown_is_told_with_the_trials_own_words(
 def test_a_test_figure_that_is_not_finite_is_told_and_not_reported(
     shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = TrainedModel.evaluate
+    figures = final_report._figures
     monkeypatch.setattr(
-        TrainedModel, "evaluate", lambda self, rows: {**evaluate(self, rows), "nlpd": math.inf}
+        final_report, "_figures", lambda *these: {**figures(*these), "nlpd": math.inf}
     )
     status, screen = _report(shallow)
     assert status == 1
-    assert "broke down: val_nlpd of the best checkpoint is inf. Lower hyperparameters." in screen
+    assert "broke down: test_nlpd of the best checkpoint is inf. Lower hyperparameters." in screen
     assert not shallow.summary.exists()
 
 
 def test_a_run_that_ends_itself_is_reported_as_stopped(
     shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ended: list[Any] = []
+    ended: list[int] = []
 
-    def stop_early(*_: Any) -> Outcome:
-        best = shallow.checkpoint(2).path
-        return Outcome(steps=2, completed=False, signal=None, best=best)
+    def stop_early(*these: Any) -> Outcome:
+        return replace(train(*these), steps=2, completed=False)
 
-    def conclude(*_: Any, **figures: Any) -> None:
-        ended.append(figures["steps"])
+    def conclude(_: Console, __: RunFolder, outcome: Outcome, **___: float) -> None:
+        ended.append(outcome.steps)
 
     monkeypatch.setattr(session_module, "train", stop_early)
     monkeypatch.setattr(session_module, "conclude", conclude)
@@ -293,10 +293,10 @@ def test_a_run_that_begins_anew_says_so_and_keeps_its_former_reports_aside(
 def test_a_damaged_checkpoint_is_left_out_of_a_run_that_goes_on(shallow: RunFolder) -> None:
     assert _report(shallow)[0] == 0
     assert shallow.best.is_dir()
-    (shallow.checkpoint(4).path / "rng_state.pkl").unlink()
+    (shallow.checkpoint(4).path / "natdgp-state.json").unlink()
     status, screen = _report(shallow)
     assert status == 0
-    assert "rng_state.pkl is missing; that checkpoint is left out\n" in screen
+    assert "natdgp-state.json is missing; that checkpoint is left out\n" in screen
     assert "There is no checkpoint: the run begins anew" in screen
 
 
@@ -313,7 +313,7 @@ def test_a_checkpoint_that_names_no_model_is_left_out_and_falls_back(shallow: Ru
 
 
 @pytest.mark.parametrize("lost", [".", "trial_of_mine.py"])
-def test_a_run_whose_code_is_gone_is_refused_with_where_it_is_kept(
+def test_a_run_whose_code_is_gone_is_refused_with_where_it_was(
     small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, lost: str
 ) -> None:
     entrypoint = small_experiment["entrypoint"]
@@ -321,14 +321,11 @@ def test_a_run_whose_code_is_gone_is_refused_with_where_it_is_kept(
     (tmp_path / "trial_of_mine.py").write_text("Trial = None\n")
     experiment = read_experiment(write_experiment({**small_experiment, "entrypoint": mine}))
     folder = new_run(experiment, tmp_path, tmp_path / "run")
-    kept = folder.checkpoint(4).path
-    shutil.copytree(folder.code, kept / "code")
     Path(folder.code, lost).rename(tmp_path / "lost")
-    write_checkpoint(kept)
     with pytest.raises(FolderError) as raised:
         train(experiment, folder, Watcher())
     assert str(folder.code) in str(raised.value)
-    assert str(raised.value).endswith(f"; bring it back: cp -r {kept / 'code'} {folder.root}")
+    assert str(raised.value).endswith("; bring it back, or begin a new run")
 
 
 def test_what_a_trial_itself_misses_comes_through(experiment: Experiment, tmp_path: Path) -> None:
@@ -386,7 +383,7 @@ def test_a_users_own_exception_comes_through_unchanged(
     def fail(*_: Any) -> None:
         raise Mine
 
-    monkeypatch.setattr(det.load, "trial_class_from_entrypoint", fail)
+    monkeypatch.setattr("natdgp.run.local_training.trial_class_of", fail)
     with pytest.raises(Mine):
         _report(shallow)
     assert [session["ended_as"] for session in _sessions(shallow)] == ["failed"]

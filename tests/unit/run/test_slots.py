@@ -1,22 +1,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 
-from natdgp.run.slots import THREADS, choose_slots, slots_of, threads_for, with_slots
-from natdgp.settings import Experiment, SettingsError
-from natdgp.settings.schema import Settings
-
-
-def test_slots_of_a_run_are_those_of_its_configuration() -> None:
-    config: dict[str, Any] = {"name": "a", "resources": {"slots_per_trial": 1, "weight": 2}}
-    experiment = Experiment(config, Settings.read({"global_batch_size": 4}, {"source": "flights"}))
-    changed = with_slots(experiment, 4)
-    assert (slots_of(experiment), slots_of(changed)) == (1, 4)
-    assert changed.config == {"name": "a", "resources": {"slots_per_trial": 4, "weight": 2}}
-    assert changed.settings == experiment.settings
+from natdgp.run.slots import THREADS, choose_slots, threads_for
+from natdgp.settings.problems import SettingsError
 
 
 @pytest.mark.parametrize(

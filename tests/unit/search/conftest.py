@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
+from natdgp.run.run_folder import write_yaml
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_methods import TrialEnding
+from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
 from natdgp.settings import Search, read_search
 
 Write = Callable[..., Search]
@@ -41,6 +45,20 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.fixture
+def search(search_of: Write) -> Search:
+    """A random search of 4 trials of 6 steps."""
+    return search_of(searcher=RANDOM)
+
+
+@pytest.fixture
+def folder(search: Search, tmp_path: Path) -> SearchFolder:
+    """The folder of that search."""
+    folder = SearchFolder.create(tmp_path / "search", "waves")
+    write_yaml(folder.config, search.config)
+    return folder
+
+
+@pytest.fixture
 def search_of(tmp_path: Path) -> Write:
     """Reads the search above with other searcher fields or hyperparameters, given by keyword."""
 
@@ -55,3 +73,24 @@ def search_of(tmp_path: Path) -> Write:
 
 
 RANDOM = {"name": "random", "metric": "val_nlpd", "max_length": {"batches": 6}, "max_trials": 4}
+
+EVENTS: tuple[SearchEvent, ...] = (
+    TrialValidated(0, 2, 2, 3.5),
+    TrialValidated(0, 6, 6, 3.75),
+    TrialEnded(0, TrialEnding.COMPLETED),
+    TrialValidated(2, 2, 2, 1.25),
+    TrialEnded(1, TrialEnding.INVALID, "gamma is too long"),
+    TrialValidated(2, 6, 6, 1.0),
+    TrialEnded(2, TrialEnding.COMPLETED),
+    TrialEnded(3, TrialEnding.FAILED, "ValueError"),
+    TrialValidated(4, 2, 2, 1.0),
+    TrialEnded(4, TrialEnding.COMPLETED),
+)
+
+
+def state_after(search: Search, events: Iterable[SearchEvent]) -> SearchState:
+    """A search to which this happened."""
+    state = SearchState(search)
+    for event in events:
+        state.take(event)
+    return state

@@ -9,4 +9,4 @@ RECORD = "natdgp.json"
 
 def value_at_step(learning_rate: float, step: int) -> float:
     """Better towards a learning rate of 0.03 and with every step, to one digit, so with ties."""
-    return round(2 + abs(math.log10(learning_rate / 0.03)) + 3 / step, 1)
+    return round(2 + abs(math.log10(learning_rate / 0.03)) + 3 / max(step, 1), 1)

@@ -1,4 +1,4 @@
-"""Does what `natdgp.search.program` does, but for training: `stand_in.py LOCK RUN SEARCH`.
+"""Does what `natdgp.search.program` does, but for training: `stand_in.py RUN SEARCH`.
 
 A validation's value follows from the trial's learning rate and the step alone, with ties. Every
 fourth step leaves a checkpoint. The experiment's description may ask for other endings.
@@ -20,7 +20,7 @@ from natdgp.run.parent_process import end_with_parent
 from tests.unit.search.made_up import RECORD, value_at_step
 
 
-def main(lock: Path, run: Path, search: int) -> int:
+def main(run: Path, search: int) -> int:
     end_with_parent(search)
     config = YAML(typ="safe", pure=True).load(run / "config.yaml")
     rate = config["hyperparameters"]["adam"]["learning_rate"]
@@ -36,7 +36,8 @@ def main(lock: Path, run: Path, search: int) -> int:
     aside.write_text("".join(kept))
     aside.rename(metrics)
     (run / "starts").open("a").write(f"{start}\n")
-    for step in range(start + 2, config["searcher"]["max_length"]["batches"] + 1, 2):
+    first = start if "initial" in ending and not saved else start + 2
+    for step in range(first, config["searcher"]["max_length"]["batches"] + 1, 2):
         time.sleep(0.002)
         if rate > 0.07 and "invalid" in ending:
             session = {"ended_as": "invalid", "reason": "gamma is too long"}
@@ -94,4 +95,4 @@ def _save(run: Path, step: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

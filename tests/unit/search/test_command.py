@@ -21,12 +21,11 @@ from natdgp.run.durable_files import NotSaved
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError
 from natdgp.search import search_session
-from natdgp.search.events import Ended, Event
-from natdgp.search.progress import Progress
 from natdgp.search.runner import Runner
 from natdgp.search.search_display import SearchDisplay
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_session import new_search, search_and_report
+from natdgp.search.search_state import TrialEnded, TrialStarted
 from natdgp.settings import Search
 from tests.conftest import REPOSITORY, fill
 from tests.unit.search.conftest import CONFIG, RANDOM, Write
@@ -186,14 +185,16 @@ def test_an_interruption_saves_and_tells_the_way_on(
     folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupting(SearchDisplay):
-        def begun(self, *arguments: Any) -> None:
-            super().begun(*arguments)
-            os.kill(os.getpid(), signal.SIGTERM)
+        def show(self, event: Any) -> None:
+            super().show(event)
+            if isinstance(event, TrialStarted):
+                os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(search_session, "SearchDisplay", Interrupting)
     status, screen = _report(folder)
     assert status == 128 + signal.SIGTERM
     assert "SIGTERM; everything is saved. Go on with:\n  natdgp search --resume mine" in screen
+    assert folder.database.is_file()
 
 
 def test_a_folder_is_searched_by_one_process_at_a_time(
@@ -243,9 +244,9 @@ def test_data_that_change_between_trials_end_the_search(
     table.write_text("x,y\n1,2\n")
 
     class Changing(SearchDisplay):
-        def heard(self, progress: Progress, event: Event) -> None:
-            super().heard(progress, event)
-            if isinstance(event, Ended):
+        def show(self, event: Any) -> None:
+            super().show(event)
+            if isinstance(event, TrialEnded):
                 table.write_text("x,y\n1,3\n")
 
     monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
@@ -267,14 +268,15 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
     search_of: Write, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Filling(SearchDisplay):
-        def heard(self, progress: Progress, event: Event) -> None:
-            super().heard(progress, event)
-            if event.trial == 1:
+        def show(self, event: Any) -> None:
+            super().show(event)
+            if isinstance(event, TrialEnded) and event.trial == 1:
                 fill(small_disk)
 
     monkeypatch.setattr(search_session, "Runner", functools.partial(Runner, program=STAND_IN))
     folder = new_search(search_of(searcher=RANDOM), REPOSITORY, small_disk / "mine")
-    monkeypatch.setattr("natdgp.search.page.PLOTS", {})  # whose library alone would fill the disk
+    # The library of the plots alone would fill the disk.
+    monkeypatch.setattr("natdgp.search.optuna_study.PLOTS", {})
     with monkeypatch.context() as filling:
         filling.setattr(search_session, "SearchDisplay", Filling)
         status, screen = _report(folder)
@@ -291,20 +293,20 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
     fill(small_disk)
     status, screen = _report(folder)  # which has only its outcome to write
     assert status == 1
-    assert "leaderboard.csv cannot be written: No space left on device\nOnce that" in screen
+    assert "search.db cannot be written: database or disk is full\nOnce that" in screen
 
 
-@pytest.mark.parametrize("content", [b"", b"no database", None])
 def test_a_damaged_memory_is_told_and_made_anew_from_what_the_trials_saved(
-    folder: SearchFolder, content: bytes | None
+    folder: SearchFolder,
 ) -> None:
     assert _report(folder)[0] == 0
     leaderboard = folder.leaderboard.read_text()
-    whole = folder.database.read_bytes()
-    folder.database.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    if content != b"":  # to SQLite, an empty file is an empty database
-        with pytest.raises(FolderError, match=r"search\.db cannot be read \(.*\); move it away"):
-            _report(folder)
-        folder.database.unlink()
+    folder.events.write_text("no JSON\n")
+    with pytest.raises(FolderError, match=r"events\.jsonl cannot be read \(line 1: .*\); move it"):
+        _report(folder)
+    folder.events.unlink()
+    with pytest.raises(FolderError, match=r"search\.db, but no events in .*; move search\.db away"):
+        _report(folder)
+    folder.database.unlink()
     assert _report(folder)[0] == 0
     assert folder.leaderboard.read_text() == leaderboard

@@ -12,20 +12,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import ANY
 
 import pytest
 
 from natdgp.run.process_lock import ProcessLock
-from natdgp.search import draws
-from natdgp.search.decisions import Ending, Verdict
-from natdgp.search.event_log import Ledger
-from natdgp.search.events import Ended, Event, Validated
-from natdgp.search.leaderboard import write_leaderboard
-from natdgp.search.progress import Progress, Trial
-from natdgp.search.runner import INVALID_IN_A_ROW, Runner, SearchError
-from natdgp.search.search_folder import PATIENCE, SearchFolder
-from natdgp.search.trials import experiment_of, run_folder_of
+from natdgp.run.run_folder import write_yaml
+from natdgp.search.event_log import EventLog
+from natdgp.search.job import experiment_of, run_folder_of
+from natdgp.search.runner import INVALID_IN_A_ROW, Runner
+from natdgp.search.search_folder import SearchFolder
+from natdgp.search.search_methods import TrialEnding
+from natdgp.search.search_report import write_leaderboard
+from natdgp.search.search_session import PATIENCE
+from natdgp.search.search_state import (
+    SearchEvent,
+    SearchState,
+    Trial,
+    TrialStarted,
+)
 from natdgp.settings import Experiment, Search, SettingsError, read_search
 from natdgp.settings.problems import Problem
 from tests.conftest import REPOSITORY
@@ -36,21 +40,20 @@ STAND_IN = (sys.executable, "-m", "tests.unit.search.stand_in")
 
 
 class Notes:
-    """An observer that may act on what it hears, or when it waits."""
+    """Notes which trials began, and may act on what is heard, or when nothing is."""
 
     def __init__(self) -> None:
         self.begun_trials: list[int] = []
-        self.on_event: Callable[[Event], None] = lambda _: None
+        self.on_event: Callable[[SearchEvent], None] = lambda _: None
         self.on_pause: Callable[[], None] = lambda: None
 
-    def begun(self, progress: Progress, trial: Trial) -> None:
-        self.begun_trials.append(trial.number)
-
-    def heard(self, progress: Progress, event: Event) -> None:
-        self.on_event(event)
-
-    def waited(self, progress: Progress) -> None:
-        self.on_pause()
+    def __call__(self, event: SearchEvent | TrialStarted | None) -> None:
+        if event is None:
+            self.on_pause()
+        elif isinstance(event, TrialStarted):
+            self.begun_trials.append(event.trial)
+        else:
+            self.on_event(event)
 
 
 @pytest.fixture(autouse=True)
@@ -61,25 +64,41 @@ def _program_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def claim(root: Path, search: Search) -> SearchFolder:
     folder = SearchFolder.create(root, "waves")
-    folder.write_config(search.config)
+    write_yaml(folder.config, search.config)
     return folder
 
 
-def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> Progress:
+def events_of(folder: SearchFolder) -> list[str]:
+    """What is remembered, but for the line that says of which search."""
+    return folder.events.read_text().splitlines()[1:]
+
+
+def run_in(
+    folder: SearchFolder,
+    jobs: int = 1,
+    notes: Notes | None = None,
+    act: Callable[[Runner], None] = lambda _: None,
+) -> Runner:
     """Search from where the folder stands, as the command does."""
     lock = ProcessLock(folder.lock)
     assert lock.hold(PATIENCE)
-    search = read_search(folder.config)
-    ledger = Ledger(folder, search)
-    progress = Progress(search, ledger.events())
-    ledger.mirror(progress)
+    log = EventLog(folder, read_search(folder.config))
+    environments = [{"JOB": str(number)} for number in range(jobs)]
+    runner = Runner(log, folder, environments, notes or Notes(), STAND_IN)
+    act(runner)
     try:
-        Runner(progress, ledger, folder, [{}] * jobs, notes or Notes(), STAND_IN).run()
+        runner.run()
     finally:
-        ledger.close()
         lock.release()
-    write_leaderboard(folder, progress)
-    return progress
+    write_leaderboard(folder, runner.state)
+    return runner
+
+
+def go_on(folder: SearchFolder, jobs: int = 1, notes: Notes | None = None) -> SearchState:
+    """The same for a search that can be run to its end."""
+    runner = run_in(folder, jobs, notes)
+    assert runner.failure is None
+    return runner.state
 
 
 def killed_after(folder: SearchFolder, events: int, seconds: float, jobs: int = 1) -> int:
@@ -94,7 +113,7 @@ def killed_after(folder: SearchFolder, events: int, seconds: float, jobs: int = 
         def kill() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        def count(event: Event) -> None:
+        def count(event: SearchEvent) -> None:
             if next(heard) == events:
                 threading.Timer(seconds, kill).start()
 
@@ -104,10 +123,7 @@ def killed_after(folder: SearchFolder, events: int, seconds: float, jobs: int = 
         finally:
             os._exit(0)
     os.waitpid(child, 0)
-    ledger = Ledger(folder, read_search(folder.config))
-    remembered = len(ledger.events())
-    ledger.close()  # SQLite's connections must not be carried across a fork
-    return remembered
+    return len(events_of(folder))
 
 
 def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
@@ -116,13 +132,16 @@ def test_a_search_killed_at_20_random_moments_ends_as_one_that_ran_through(
     search = search_of()
     straight = claim(tmp_path / "straight", search)
     expected = go_on(straight)
-    assert {trial.ending for trial in expected.trials} == {Ending.COMPLETED, Ending.STOPPED}
+    assert {trial.ending for trial in expected.trials} == {
+        TrialEnding.COMPLETED,
+        TrialEnding.STOPPED,
+    }
 
     broken, moments = claim(tmp_path / "broken", search), random.Random(3)
     at = [killed_after(broken, moments.randint(1, 5), moments.uniform(0, 0.02)) for _ in range(20)]
     go_on(broken)
     assert broken.leaderboard.read_text() == straight.leaderboard.read_text()
-    events = [Ledger(folder, search).events() for folder in (straight, broken)]
+    events = [events_of(folder) for folder in (straight, broken)]
     assert events[0] == events[1]
     third = len(events[0]) / 3
     assert {int(count / third) for count in at if count < len(events[0])} == {0, 1, 2}, at
@@ -136,13 +155,18 @@ def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial
     """A trial that goes on from a checkpoint does not report again what lies before it."""
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
     search = read_search(folder.config)
-    run = run_folder_of(search, folder, Progress(search).trials[0])
+    run = run_folder_of(search, folder, SearchState(search).trials[0])
     report = {"val_nlpd": 9.5, "batches": 2}
     entry = {"group": "validation", "steps_completed": 2, "metrics": report}
     run.metrics.write_text(json.dumps(entry) + "\n")
     run.checkpoint(2).path.mkdir(parents=True)
     (run.checkpoint(2).path / RECORD).touch()
     assert go_on(folder).trials[0].values.keys() == {2, 4, 6}
+
+
+def test_a_validation_before_the_first_step_is_heard(search_of: Write, tmp_path: Path) -> None:
+    folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="initial"))
+    assert [trial.values.keys() for trial in go_on(folder).trials] == [{0, 2, 4, 6}] * 4
 
 
 def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
@@ -152,72 +176,52 @@ def test_several_jobs_killed_and_resumed_lose_and_repeat_nothing(
     ended: set[int] = set()
     for _ in range(5):
         killed_after(folder, moments.randint(4, 10), moments.uniform(0, 0.02), jobs=3)
-        ledger = Ledger(folder, search_of())
-        trials = Progress(search_of(), ledger.events()).trials
-        ledger.close()  # SQLite's connections must not be carried across a fork
+        trials = EventLog(folder, search_of()).state.trials
         assert ended <= {trial.number for trial in trials if trial.ending is not None}
         ended = {trial.number for trial in trials if trial.ending is not None}
         before = {n: (folder.trial(n) / "metrics.jsonl").read_bytes() for n in ended}
     notes = Notes()
-    progress = go_on(folder, jobs=3, notes=notes)
+    state = go_on(folder, jobs=3, notes=notes)
     assert not ended & set(notes.begun_trials)
     assert all((folder.trial(n) / "metrics.jsonl").read_bytes() == before[n] for n in ended)
-    assert len(progress.trials) == 12
-    assert not progress.open
+    assert len(state.trials) == 12
+    assert not state.open
 
 
 def test_jobs_are_under_way_at_once_and_share_what_there_is(
     search_of: Write, tmp_path: Path
 ) -> None:
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
-    search = read_search(folder.config)
-    progress, notes = Progress(search), Notes()
-    lock = ProcessLock(folder.lock)
-    assert lock.hold()
-    runner = Runner(
-        progress, Ledger(folder, search), folder, [{"JOB": "a"}, {"JOB": "b"}], notes, STAND_IN
-    )
-    most = 0
+    most, notes = 0, Notes()
 
-    def count() -> None:
-        nonlocal most
-        most = max(most, len(runner._jobs))
-        assert len({environment["JOB"] for _, environment in runner._jobs.values()}) == len(
-            runner._jobs
-        )
+    def watch(runner: Runner) -> None:
+        def count() -> None:
+            nonlocal most
+            most = max(most, len(runner.jobs))
+            assert len({job.environment["JOB"] for job in runner.jobs.values()}) == len(runner.jobs)
 
-    notes.on_pause = count
-    runner.run()
-    lock.release()
+        notes.on_pause = count
+
+    run_in(folder, 2, notes, watch)
     assert most == 2
     assert notes.begun_trials == [0, 1, 2, 3]
 
 
-def test_equal_seeds_search_the_same_points_and_others_do_not(search_of: Write) -> None:
-    one, same = search_of(), search_of()
-    other = search_of(reproducibility={"experiment_seed": 6})
-    for number in range(5):
-        assert draws.point_of(one, number) == draws.point_of(same, number)
-        assert draws.seed_of(one, number) == draws.seed_of(same, number)
-        assert draws.point_of(one, number) != draws.point_of(other, number)
-        assert draws.seed_of(one, number) != draws.seed_of(other, number)
-
-
 @pytest.mark.parametrize(
     ("ending", "reason"),
-    [(Ending.INVALID, "gamma is too long"), (Ending.FAILED, "ValueError: of its own")],
+    [(TrialEnding.INVALID, "gamma is too long"), (TrialEnding.FAILED, "ValueError: of its own")],
 )
 def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
-    search_of: Write, tmp_path: Path, ending: Ending, reason: str
+    search_of: Write, tmp_path: Path, ending: TrialEnding, reason: str
 ) -> None:
     search = search_of(searcher={**RANDOM, "max_trials": 8}, description=ending.value)
-    progress = go_on(claim(tmp_path / "search", search), jobs=2)
-    wrong = [trial for trial in progress.trials if trial.ending is ending]
+    state = go_on(claim(tmp_path / "search", search), jobs=2)
+    wrong = [trial for trial in state.trials if trial.ending is ending]
     assert wrong
     assert {trial.reason for trial in wrong} == {reason}
-    completed = [trial for trial in progress.trials if trial.ending is Ending.COMPLETED]
-    assert len(completed) == (8 if ending is Ending.INVALID else 8 - len(wrong))
-    assert progress.ranked()[-1] in wrong
+    completed = [trial for trial in state.trials if trial.ending is TrialEnding.COMPLETED]
+    assert len(completed) == (8 if ending is TrialEnding.INVALID else 8 - len(wrong))
+    assert state.ranked()[-1] in wrong
 
 
 def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
@@ -225,8 +229,8 @@ def test_a_trial_that_is_killed_by_another_hand_counts_as_failed(
 ) -> None:
     notes = Notes()
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="killed"))
-    progress = go_on(folder, notes=notes)
-    killed = [trial for trial in progress.trials if trial.ending is Ending.FAILED]
+    state = go_on(folder, notes=notes)
+    killed = [trial for trial in state.trials if trial.ending is TrialEnding.FAILED]
     assert killed
     assert {trial.reason for trial in killed} == {"ended by SIGKILL"}
 
@@ -235,10 +239,10 @@ def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
     search_of: Write, tmp_path: Path
 ) -> None:
     """One that validates at its end is judged to be at the top before it saves."""
-    progress = go_on(claim(tmp_path / "search", search_of(description="full")))
-    assert {trial.verdict for trial in progress.trials} == {Verdict.STOP, Verdict.TOP}
-    for trial in progress.trials:
-        assert (trial.ending, trial.reason) == (Ending.FAILED, "no space left")
+    state = go_on(claim(tmp_path / "search", search_of(description="full")))
+    assert {trial.to_end for trial in state.trials} == {TrialEnding.STOPPED, TrialEnding.COMPLETED}
+    for trial in state.trials:
+        assert (trial.ending, trial.reason) == (TrialEnding.FAILED, "no space left")
 
 
 def test_a_point_that_is_no_settings_is_invalid_without_a_process(
@@ -249,11 +253,11 @@ def test_a_point_that_is_no_settings_is_invalid_without_a_process(
             raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
         return experiment_of(search, trial)
 
-    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    monkeypatch.setattr("natdgp.search.job.experiment_of", refuse)
     notes = Notes()
-    progress = go_on(claim(tmp_path / "search", search_of(searcher=RANDOM)), notes=notes)
-    assert progress.trials[1].ending is Ending.INVALID
-    assert "a.b: received 3; is wrong" in str(progress.trials[1].reason)
+    state = go_on(claim(tmp_path / "search", search_of(searcher=RANDOM)), notes=notes)
+    assert state.trials[1].ending is TrialEnding.INVALID
+    assert "a.b: received 3; is wrong" in str(state.trials[1].reason)
     assert notes.begun_trials == [0, 2, 3, 4]
 
 
@@ -263,10 +267,11 @@ def test_a_space_without_a_valid_point_ends_the_search(
     def refuse(*_: Any) -> Any:
         raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
 
-    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    monkeypatch.setattr("natdgp.search.job.experiment_of", refuse)
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
-    with pytest.raises(SearchError, match=f"{INVALID_IN_A_ROW} trials in a row were invalid"):
-        go_on(folder)
+    failure = run_in(folder).failure
+    assert f"{INVALID_IN_A_ROW} trials in a row were invalid" in str(failure)
+    assert "a.b: received 3; is wrong" in str(failure)
 
 
 def test_a_grid_has_all_its_points_tried_however_many_are_invalid(
@@ -277,33 +282,22 @@ def test_a_grid_has_all_its_points_tried_however_many_are_invalid(
             raise SettingsError([Problem("a.b", 3, "is wrong", "mend it")])
         return experiment_of(search, trial)
 
-    monkeypatch.setattr("natdgp.search.trials.experiment_of", refuse)
+    monkeypatch.setattr("natdgp.search.job.experiment_of", refuse)
     count = INVALID_IN_A_ROW + 2
     rates = {"type": "double", "minval": 0.001, "maxval": 0.1, "count": count}
     searcher = {"name": "grid", "metric": "val_nlpd", "max_length": {"batches": 6}}
     hyperparameters = {"global_batch_size": 32, "adam": {"learning_rate": rates}}
     search = search_of(searcher=searcher, hyperparameters=hyperparameters)
     endings = [trial.ending for trial in go_on(claim(tmp_path / "search", search)).trials]
-    assert endings == [Ending.INVALID] * (count - 1) + [Ending.COMPLETED]
-
-
-def test_invalid_trials_in_a_row_are_counted_in_the_order_in_which_they_ended(
-    search_of: Write,
-) -> None:
-    search = search_of(searcher={**RANDOM, "max_concurrent_trials": 3})
-    events = (Ended(2, Ending.INVALID), Ended(0, Ending.INVALID), Ended(1, Ending.COMPLETED))
-    counts = [Progress(search, events[:count]).invalid_in_a_row for count in range(4)]
-    assert counts == [0, 1, 2, 0]
-    assert Progress(search, (*events[::-1], Validated(3, 2, 2, 1.0))).invalid_in_a_row == 2
+    assert endings == [TrialEnding.INVALID] * (count - 1) + [TrialEnding.COMPLETED]
 
 
 def test_a_request_that_is_wrong_ends_the_search_with_its_words(
     search_of: Write, tmp_path: Path
 ) -> None:
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="refused"))
-    with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
-        go_on(folder)
-    assert not Ledger(folder, read_search(folder.config)).events()
+    assert run_in(folder).failure == "trial 0: waves.csv: no such file"
+    assert not events_of(folder)
 
 
 def test_a_request_that_is_wrong_has_the_other_trials_saved(
@@ -311,17 +305,17 @@ def test_a_request_that_is_wrong_has_the_other_trials_saved(
 ) -> None:
     search = search_of(searcher=RANDOM, description="refused beside another")
     folder = claim(tmp_path / "search", search)
-    with pytest.raises(SearchError, match=r"trial 0: waves\.csv: no such file"):
-        go_on(folder, jobs=2)
+    assert run_in(folder, jobs=2).failure == "trial 0: waves.csv: no such file"
     assert (folder.trial(1) / "checkpoints" / "step-00000002" / RECORD).is_file()
-    assert Ledger(folder, search).events() == [Validated(1, 2, 2, ANY)]
+    (event,) = map(json.loads, events_of(folder))
+    assert (event["event"], event["trial"], event["steps"]) == ("validated", 1, 2)
 
 
 def test_a_trial_that_exits_as_one_that_is_misused_has_failed(
     search_of: Write, tmp_path: Path
 ) -> None:
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM, description="exits"))
-    failed = [trial for trial in go_on(folder).trials if trial.ending is Ending.FAILED]
+    failed = [trial for trial in go_on(folder).trials if trial.ending is TrialEnding.FAILED]
     assert {trial.reason for trial in failed} == {"of its own accord"}
 
 
@@ -331,20 +325,16 @@ def test_an_interrupted_search_is_gone_on_with_where_it_was(
     straight = claim(tmp_path / "straight", search_of(searcher=RANDOM))
     go_on(straight)
     folder = claim(tmp_path / "search", search_of(searcher=RANDOM))
-    search = read_search(folder.config)
-    lock = ProcessLock(folder.lock)
-    assert lock.hold()
-    ledger, notes = Ledger(folder, search), Notes()
-    runner = Runner(Progress(search), ledger, folder, [{}], notes, STAND_IN)
+    notes = Notes()
 
-    def interrupt(event: Event) -> None:
-        if event.trial == 1:
-            runner.ask_to_end(signal.SIGINT)
+    def interrupt(runner: Runner) -> None:
+        def at_trial_1(event: SearchEvent) -> None:
+            if event.trial == 1 and runner.signal is None:
+                runner.interrupt(signal.SIGINT)
 
-    notes.on_event = interrupt
-    runner.run()
-    lock.release()
-    assert runner.signal is signal.SIGINT
+        notes.on_event = at_trial_1
+
+    assert run_in(folder, notes=notes, act=interrupt).signal is signal.SIGINT
     assert notes.begun_trials == [0, 1]
     go_on(folder)
     assert folder.leaderboard.read_text() == straight.leaderboard.read_text()

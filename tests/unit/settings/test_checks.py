@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from natdgp.likelihoods.registry import LikelihoodSettings
 from natdgp.settings.checks import (
     epochs_have_a_length,
     grids_can_be_counted,
@@ -12,6 +13,8 @@ from natdgp.settings.checks import (
     slots_share_a_batch,
     trials_start_from_nothing,
 )
+from natdgp.settings.problems import groups
+from natdgp.training.settings import LARGER_IS_BETTER, SelectionMetric
 
 
 @pytest.mark.parametrize(
@@ -154,3 +157,11 @@ def test_what_only_a_cluster_has_is_refused_elsewhere(name: str) -> None:
     (problem,) = trials_start_from_nothing({"searcher": {name: 3}})
     assert problem.code == "only-on-a-cluster"
     assert not list(trials_start_from_nothing({"searcher": {name: None}}))
+
+
+def test_models_may_be_selected_by_every_figure_that_a_likelihood_says_can_judge() -> None:
+    kinds: Any = groups(LikelihoodSettings)
+    figures = {f"val_{f.name}": f for kind in kinds for f in kind.likelihood.figures if f.judges}
+    assert {"val_loss", "val_elbo_per_datum", *figures} == set(get_args(SelectionMetric))
+    larger = {name for name, figure in figures.items() if figure.larger_is_better}
+    assert {"val_elbo_per_datum", *larger} == LARGER_IS_BETTER

@@ -51,7 +51,7 @@ def nodes(value: Any) -> list[tuple[Any, Any]]:
     return [pair for key in keys for pair in [(value, key), *nodes(value[key])]]
 
 
-def deface(config: dict[str, Any], data: st.DataObject) -> None:
+def edit(config: dict[str, Any], data: st.DataObject) -> None:
     group, key = data.draw(st.sampled_from(nodes(config)), label="node")
     action = data.draw(st.sampled_from(["delete", "rename", "retype"]), label="action")
     if action == "retype" or isinstance(group, list):
@@ -72,18 +72,18 @@ def assert_explained(problems: Iterable[Problem]) -> None:
 @settings(max_examples=40, deadline=None)  # of a space, a thousand points are tried
 @given(st.data())
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_defaced_values_are_valid_or_explained(file: Path, data: st.DataObject) -> None:
+def test_edited_values_are_valid_or_explained(file: Path, data: st.DataObject) -> None:
     config = copy.deepcopy(CONFIGS[file])
     for _ in range(data.draw(st.integers(1, 3))):
         if nodes(config):
-            deface(config, data)
+            edit(config, data)
     assert_explained(validate(config))
 
 
 @settings(max_examples=10, deadline=None)  # a whole file takes a while to parse
 @given(st.lists(st.tuples(st.integers(0, 10_000), FRAGMENTS), min_size=1, max_size=4))
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
-def test_a_defaced_file_is_valid_or_explained(file: Path, edits: list[tuple[int, str]]) -> None:
+def test_an_edited_file_is_valid_or_explained(file: Path, edits: list[tuple[int, str]]) -> None:
     text = TEXTS[file]
     for position, fragment in edits:
         text = text[: position % len(text)] + fragment + text[position % len(text) :]
@@ -92,7 +92,7 @@ def test_a_defaced_file_is_valid_or_explained(file: Path, edits: list[tuple[int,
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, len(TEXT)), FRAGMENTS), min_size=1, max_size=4))
-def test_defaced_text_is_valid_or_explained(edits: list[tuple[int, str]]) -> None:
+def test_edited_text_is_valid_or_explained(edits: list[tuple[int, str]]) -> None:
     text = TEXT
     for position, fragment in edits:
         text = text[:position] + fragment + text[position:]

@@ -24,10 +24,9 @@ def test_batches_are_noted_as_they_begin_and_end(tmp_path: Path) -> None:
         assert shown() == (4, 41, Phase.VALIDATING, True)
         callback.on_test_batch_end(0)
         assert shown() == (5, 41, Phase.VALIDATING, False)
-        callback.compare()
-        assert shown() == (6, 41, Phase.TRAINING, False)
         callback.save()
-        assert shown()[2] is Phase.SAVING
+        callback.arrive()
+        assert shown() == (7, 41, Phase.SAVING, True)
         callback.wait()
         assert shown()[2] is Phase.WAITING
         callback.end()
