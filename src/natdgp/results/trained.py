@@ -28,7 +28,8 @@ from natdgp.training.task import Task
 Builder = Callable[[Settings, TaskShape, int], DeepGP]
 """(settings, shape of the task, seed) to a model whose variables are then filled."""
 
-Table = Numbers | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
+Table = Any
+"""An array or nested sequences [n, D]; or columns by name: a mapping, a pandas or polars frame."""
 
 
 @dataclass(frozen=True)
