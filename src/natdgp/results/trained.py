@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from natdgp.checkpoint.checksums import DamagedCheckpoint
+from natdgp.checkpoint.checksums import WEIGHTS_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.structure import differences, structure_of
 from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights, write_checkpoint
@@ -265,6 +265,11 @@ def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
     """
     folder = _checkpoint_folder(Path(path))
     record = ModelRecord.of_checkpoint(folder)
+    if record.structure is not None and "layers" not in record.structure:
+        raise ValueError(
+            f"{folder} is of a {record.structure['class']}, and not of a deep GP of natdgp's: read "
+            f"its weights with Keras from {folder / WEIGHTS_NAME}"
+        )
     if build is None:
         check_shapes_of_weights(record, folder)
         model = Task(record.settings, seed=record.seed, saved=record.task).model()
