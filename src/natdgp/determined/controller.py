@@ -25,6 +25,7 @@ from natdgp.checkpoint.training_state import (
 )
 from natdgp.checkpoint.weights import load_weights
 from natdgp.data.inspection import Inspection
+from natdgp.data.pipeline import with_names
 from natdgp.data.table import DataError
 from natdgp.determined.rank_watchdog import RankWatchdog
 from natdgp.determined.workload_heartbeat import WorkloadHeartbeat
@@ -277,7 +278,7 @@ class DeepGPController(keras.TFKerasTrialController):
             return data
         inspection = Inspection(loader)
         self._inspections.append(inspection)
-        return inspection.of(data)
+        return inspection.of(with_names(data, getattr(self.model, "input_names", None)))
 
     def _broken(self, what: str) -> det.InvalidHP | DataError:
         # Why a figure is not finite, the same on every rank: if data are to blame, one has seen it.

@@ -64,7 +64,7 @@ class TrainedModel:
         """Those of the test rows, where a fit was given some."""
         self._score: Callable[[Any], dict[str, tf.Tensor]] | None = None
         dtype = record.settings.model.dtype
-        # A partial, as TensorFlow counts the traces of a function's code over all models, and warns.
+        # A partial: TensorFlow counts the traces of a function over all models, and warns.
         self._predict = tf.function(
             functools.partial(self._predict_batch),
             input_signature=[

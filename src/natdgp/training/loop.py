@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from natdgp.data.inspection import Inspection
+from natdgp.data.pipeline import with_names
 from natdgp.distributed.reducer import (
     OneProcess,
     Reducer,
@@ -129,7 +130,7 @@ class Loop:
         self._model = model
         self._training_data = training_data
         self._inspections = [Inspection("the training data"), Inspection("the validation data")]
-        self._validation_data = self._inspections[1].of(validation_data)
+        self._validation_data = self._inspections[1].of(self._of_inputs(validation_data))
         self._plan = plan
         self._driver = driver
         self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
@@ -193,7 +194,7 @@ class Loop:
             if (ending := self._ending()) is not None:
                 return ending
             if batches is None:
-                data = self._training_data(progress.step)
+                data = self._of_inputs(self._training_data(progress.step))
                 batches = iter(self._inspections[0].of(data))
             steps = min(
                 self._until(progress.last_saved, plan.save_every),
@@ -215,6 +216,9 @@ class Loop:
         if self._model.stop_training:
             return "stopped"
         return "interrupted" if self._is_to_end() else None
+
+    def _of_inputs(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return with_names(batches, getattr(self._model, "input_names", None))
 
     def _until(self, last: int | None, period: int | None) -> float:
         return math.inf if period is None else (last or 0) + period - self.progress.step

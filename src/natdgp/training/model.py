@@ -165,7 +165,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         if isinstance(x, Mapping):
             x, Y, positions = x["inputs"], x.get("targets", Y), x.get("positions")
         dtype = self.deep_gp.f_layers[0].q_mu.dtype
-        X = tf.cast(x, dtype)
+        D = self.deep_gp.f_layers[0].inducing_variable.shape[1]
+        X = tf.ensure_shape(tf.cast(x, dtype), [None, D])  # Keras' generators tell no sizes
         if Y is not None:
             Y = tf.cast(Y, dtype)
             Y = Y[:, None] if Y.shape.rank == 1 else Y

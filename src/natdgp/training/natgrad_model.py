@@ -306,6 +306,7 @@ class NatGradWrapper(LossOfLayers, tf.keras.Model):
         """
         super().__init__(name=name)
         self.base_model = base_model
+        self.input_names = base_model.input_names
         self.natgrad_layers = natgrad_layers
         self._start_counting()
         self.distribute(OneProcess())
