@@ -82,7 +82,7 @@ def _inputs(n: int = 20) -> FloatArray:
 
 
 def _parameters(trained: TrainedModel) -> list[FloatArray]:
-    return trained.parameters
+    return [variable.numpy() for variable in trained.model.deep_gp.variables]
 
 
 @pytest.fixture(scope="module")
@@ -296,35 +296,6 @@ def test_evaluating_twice_gives_the_same_figures(deep: TrainedModel) -> None:
     generator = np.random.default_rng(2)
     rows = Rows(generator.normal(size=(20, 3)), generator.normal(size=(20, 1)))
     assert deep.evaluate_rows(rows) == deep.evaluate_rows(rows)
-
-
-def test_rows_in_original_units_are_evaluated_as_standardised_ones(deep: TrainedModel) -> None:
-    X, Y = _inputs(), np.random.default_rng(2).normal(100, 7, size=(20, 1))
-    figures = deep.evaluate(X, Y)
-    assert figures == deep.evaluate_rows(Rows(SCALING.scale_x(X), SCALING.scale_y(Y)))
-    assert figures == deep.evaluate(X, Y[:, 0]) == deep.evaluate(X, pl.DataFrame({"y": Y[:, 0]}))
-    table = {**dict(zip(FEATURES, X.T, strict=True)), "y": Y[:, 0]}
-    assert figures == deep.evaluate(table)
-    del table["y"]
-    with pytest.raises(ValueError, match="columns missing: y; the model predicts y"):
-        deep.evaluate(table)
-    with pytest.raises(ValueError, match="X has 20 rows and Y has 19; give as many"):
-        deep.evaluate(X, Y[1:])
-
-
-def test_saved_and_pickled_models_predict_the_same(deep: TrainedModel, tmp_path: Path) -> None:
-    deep.save(tmp_path / "new" / "folder")
-    with pytest.raises(FileExistsError, match="choose another folder"):
-        deep.save(tmp_path / "new" / "folder")
-    for again in (load(tmp_path / "new" / "folder"), pickle.loads(pickle.dumps(deep))):
-        np.testing.assert_array_equal(again.predict(_inputs()).std, deep.predict(_inputs()).std)
-
-
-def test_a_model_that_settings_do_not_make_is_no_pickle(shallow: TrainedModel) -> None:
-    other = structure_of(_model(2).model.deep_gp)
-    trained = TrainedModel(shallow.model, replace(shallow.record, structure=other))
-    with pytest.raises(ValueError, match="its settings do not make; use save"):
-        pickle.loads(pickle.dumps(trained))
 
 
 # --- loading ----------------------------------------------------------------------------------
