@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import tensorflow as tf
 from rich.console import Console
 
-from natdgp.data.pipeline import evaluation_dataset
 from natdgp.results.baselines import baseline_figures
 from natdgp.results.report import figures_table, print_whereabouts
+from natdgp.results.trained import TrainedModel
 from natdgp.run.local_training import Outcome
 from natdgp.run.run_folder import RunFolder, write_json
 from natdgp.training.diagnosis import TrainingFailure
@@ -80,10 +79,13 @@ def conclude(
 
 
 def _figures(model: DeepGPModel, outcome: Outcome) -> dict[str, float]:
-    step = tf.function(model.test_step, reduce_retracing=True)
-    model.reset_metrics()
-    figures: dict[str, tf.Tensor] = {}
-    batch_size = outcome.task.settings.evaluation.batch_size
-    for batch in evaluation_dataset(outcome.task.prepared.test, global_batch_size=batch_size):
-        figures = step(batch)
-    return {name: float(value) for name, value in figures.items()}
+    """Of all test rows in this process: the other ranks, if there were any, have gone."""
+    alone = DeepGPModel(
+        model.deep_gp,
+        natgrad_layers=(),
+        num_samples=1,
+        evaluation_samples=model.evaluation_samples,
+        y_std=outcome.task.record.scaling.y_std,
+    )
+    trained = TrainedModel(alone, outcome.task.model_record(alone))
+    return trained.evaluate_rows(outcome.task.prepared.test)
