@@ -85,7 +85,7 @@ class Arm:
             if name not in types:
                 raise ValueError(f"{name!r} is no field of an arm; choose from {', '.join(types)}")
             kind = types[name].split()[0]
-            values[name] = {"str": str, "int": int, "float": float}[kind](value)
+            values[name] = {"int": int, "float": float}.get(kind, str)(value)
         return cls(**values)
 
     def __str__(self) -> str:

@@ -33,6 +33,10 @@ many times faster than GPflow:
 Of every figure about 0.2 ms is the call of the function; machines shared with others move single
 figures by a tenth, 50 x 1 between 1.1 and 1.4.
 
+The guaranteed step takes, on `short` steps, in processor time, 1.29 and 1.28 times ours at 100 x 8
+(float64 and float32) and 1.15 and 1.25 times at 256 x 8: six Lanczos products. On `indefinite`
+steps, where ours does both, it takes 0.6 of the time.
+
 Tried, in float64:
 
 - One Cholesky of the reversed matrix and one triangular solve, no blocks (numbers as they stand in

@@ -89,7 +89,7 @@ def test_by_default_there_is_a_checkpoint_before_the_latest_even_if_that_is_the_
     bench: Bench, shallow: dict[str, Any]
 ) -> None:
     del shallow["checkpoint_storage"], shallow["checkpoint_policy"]
-    shallow["searcher"]["max_length"] = {"batches": 8}
+    shallow["searcher"] |= {"max_length": {"batches": 8}, "metric": "val_loss"}  # which falls
     folder = bench.new(shallow)
     bench.go(folder)
     training = bench.metrics(folder, "training")

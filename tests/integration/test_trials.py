@@ -67,6 +67,26 @@ class Mine(DeepGPTrial):
         return [keras.callbacks.TensorBoard()]
 """
 
+STOCK = """
+import tensorflow as tf
+
+from natdgp.determined import DeepGPTrial
+
+
+class Stock(DeepGPTrial):
+    def build_model(self):
+        model = tf.keras.Sequential([tf.keras.Input((3,)), tf.keras.layers.Dense(1)])
+        model = self.context.wrap_model(model)
+        model.compile(self.context.wrap_optimizer(tf.keras.optimizers.Adam(0.1)), loss="mse")
+        return model
+
+    def build_training_data_loader(self):
+        return super().build_training_data_loader().map(lambda b: (b["inputs"], b["targets"]))
+
+    def build_validation_data_loader(self):
+        return super().build_validation_data_loader().map(lambda b: (b["inputs"], b["targets"]))
+"""
+
 
 def _train(folder: RunFolder) -> str:
     screen = io.StringIO()
@@ -124,6 +144,24 @@ def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_repor
             assert summary[f"{part}_{name}"] == pytest.approx(value, rel=1e-9), f"{part}_{name}"
     whole = model.evaluate_rows(prepared.validation)
     assert summary["val_nlpd"] != pytest.approx(whole["nlpd"], rel=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:non-integer arguments to randrange:DeprecationWarning")
+def test_a_stock_keras_model_trains_to_its_end_and_is_told_apart(
+    tmp_path: Path, small_experiment: dict[str, Any], write_experiment: Write
+) -> None:
+    (tmp_path / "stock_trial.py").write_text(STOCK)
+    small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
+        "trials.deep_gp:DeepGPTrial", "stock_trial:Stock"
+    )
+    small_experiment["searcher"]["metric"] = "val_loss"
+    folder = new_run(read_experiment(write_experiment(small_experiment)), tmp_path, tmp_path / "run")
+    assert "There are no test figures: build_model made a Sequential" in _train(folder)
+    summary = json.loads(folder.summary.read_text())
+    assert (summary["steps"], summary.keys() & {"val_loss", "test_nlpd"}) == (12, {"val_loss"})
+    assert "There is nothing left to train" in _train(folder)
+    with pytest.raises(ValueError, match="is of a Sequential, and not of a deep GP of natdgp's"):
+        natdgp.load(folder.root)
 
 
 def test_the_librarys_trial_needs_neither_a_trials_folder_nor_determined(

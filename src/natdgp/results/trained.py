@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from natdgp.checkpoint.checksums import DamagedCheckpoint
+from natdgp.checkpoint.checksums import WEIGHTS_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.structure import differences, structure_of
 from natdgp.checkpoint.weights import check_shapes_of_weights, load_weights, write_checkpoint
@@ -21,13 +21,15 @@ from natdgp.data.prepare import Numbers, Rows
 from natdgp.models.builder import TaskShape
 from natdgp.models.deep_gp import DeepGP
 from natdgp.settings.schema import Settings
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.model import DeepGPModel
 from natdgp.training.task import Task
 
 Builder = Callable[[Settings, TaskShape, int], DeepGP]
 """(settings, shape of the task, seed) to a model whose variables are then filled."""
 
-Table = Numbers | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
+Table = Any
+"""An array or nested sequences [n, D]; or columns by name: a mapping, a pandas or polars frame."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,16 @@ class TrainedModel:
         self.history = [dict(one) for one in history]
         self.test_figures: dict[str, float] | None = None
         """Those of the test rows, where a fit was given some."""
-        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
-        self._predict = tf.function(functools.partial(self._predict_batch), reduce_retracing=True)
-        self._score = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._score: Callable[[Any], dict[str, tf.Tensor]] | None = None
+        dtype = record.settings.model.dtype
+        # A partial: TensorFlow counts the traces of a function over all models, and warns.
+        self._predict = tf.function(
+            functools.partial(self._predict_batch),
+            input_signature=[
+                tf.TensorSpec([None, len(record.task.features)], dtype),
+                tf.TensorSpec([None], dtype),
+            ],
+        )
 
     @classmethod
     def of_parameters(
@@ -171,9 +180,12 @@ class TrainedModel:
         """
         if len(rows) == 0:
             raise ValueError("there are no rows to evaluate")
+        batches = evaluation_dataset(rows, global_batch_size=self._batch_size)
+        if self._score is None:
+            self._score = evaluation_step(self.model, batches)
         self.model.reset_metrics()
         figures: dict[str, tf.Tensor] = {}
-        for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
+        for batch in batches:
             figures = self._score(batch)
         return {name: float(value) for name, value in figures.items()}
 
@@ -253,6 +265,11 @@ def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
     """
     folder = _checkpoint_folder(Path(path))
     record = ModelRecord.of_checkpoint(folder)
+    if record.structure is not None and "layers" not in record.structure:
+        raise ValueError(
+            f"{folder} is of a {record.structure['class']}, and not of a deep GP of natdgp's: read "
+            f"its weights with Keras from {folder / WEIGHTS_NAME}"
+        )
     if build is None:
         check_shapes_of_weights(record, folder)
         model = Task(record.settings, seed=record.seed, saved=record.task).model()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import tensorflow as tf
 from rich.console import Console
 
-from natdgp.data.pipeline import evaluation_dataset
 from natdgp.results.baselines import baseline_figures
 from natdgp.results.report import figures_table, print_whereabouts
+from natdgp.results.trained import TrainedModel
 from natdgp.run.local_training import Outcome
 from natdgp.run.run_folder import RunFolder, write_json
 from natdgp.training.diagnosis import TrainingFailure
@@ -40,7 +39,8 @@ def conclude(
     prepared, model = outcome.task.prepared, outcome.model
     test: Mapping[str, float] = {}
     if len(prepared.test) and isinstance(model, DeepGPModel):
-        test = _figures(model, outcome)
+        trained = TrainedModel(model, outcome.task.model_record(model))
+        test = trained.evaluate_rows(prepared.test)
     validation = {
         name: value for name, value in outcome.validation.items() if name.startswith("val_")
     }
@@ -77,13 +77,3 @@ def conclude(
     else:
         console.print("No rows are held out for a test (data.split.test is 0).")
     print_whereabouts(console, folder.shown, best)
-
-
-def _figures(model: DeepGPModel, outcome: Outcome) -> dict[str, float]:
-    step = tf.function(model.test_step, reduce_retracing=True)
-    model.reset_metrics()
-    figures: dict[str, tf.Tensor] = {}
-    batch_size = outcome.task.settings.evaluation.batch_size
-    for batch in evaluation_dataset(outcome.task.prepared.test, global_batch_size=batch_size):
-        figures = step(batch)
-    return {name: float(value) for name, value in figures.items()}

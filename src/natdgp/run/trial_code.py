@@ -22,8 +22,8 @@ LIBRARY_TRIALS = ("natdgp.determined:DeepGPTrial", "natdgp.determined.trial:Deep
 def find_trial_code(spec: str, source: Path) -> list[Path]:
     """The files and folders that a trial needs, relative to the source folder.
 
-    The package that its module lies in; or, of a module that lies in none, all modules and
-    packages beside it, which it may import.
+    The folder or package that its module lies in, and all modules and packages at the top, which it
+    may import.
 
     :param spec: `module:Class`, as Determined's launchers take it.
     :param source: the folder that modules are relative to: the experiment's context.

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from natdgp.data.inspection import Inspection
+from natdgp.data.pipeline import with_names
 from natdgp.distributed.reducer import (
     OneProcess,
     Reducer,
@@ -25,6 +26,7 @@ from natdgp.training.diagnosis import (
     explain_failure,
 )
 from natdgp.training.drift import check_drift
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.heartbeat_callback import HeartbeatCallback
 
 Metrics = dict[str, float]
@@ -128,7 +130,7 @@ class Loop:
         self._model = model
         self._training_data = training_data
         self._inspections = [Inspection("the training data"), Inspection("the validation data")]
-        self._validation_data = self._inspections[1].of(validation_data)
+        self._validation_data = self._inspections[1].of(self._of_inputs(validation_data))
         self._plan = plan
         self._driver = driver
         self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
@@ -144,7 +146,7 @@ class Loop:
         )
         # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
         self._train_step = tf.function(functools.partial(_train_step, model))
-        self._test_step = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._test_step = evaluation_step(model, self._validation_data)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`Driver.save` was given; the model has its variables back."""
@@ -192,7 +194,7 @@ class Loop:
             if (ending := self._ending()) is not None:
                 return ending
             if batches is None:
-                data = self._training_data(progress.step)
+                data = self._of_inputs(self._training_data(progress.step))
                 batches = iter(self._inspections[0].of(data))
             steps = min(
                 self._until(progress.last_saved, plan.save_every),
@@ -214,6 +216,9 @@ class Loop:
         if self._model.stop_training:
             return "stopped"
         return "interrupted" if self._is_to_end() else None
+
+    def _of_inputs(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return with_names(batches, getattr(self._model, "input_names", None))
 
     def _until(self, last: int | None, period: int | None) -> float:
         return math.inf if period is None else (last or 0) + period - self.progress.step

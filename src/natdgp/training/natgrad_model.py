@@ -45,6 +45,7 @@ class NaturalGradientTraining:
         :param aggregation: how many batches make a step of the optimizers; by default one.
         :param placement: whether ranks repeat every natural-gradient step or share them out.
         """
+        self.is_distributed = True
         self.reducer = reducer
         self.aggregation = aggregation or Aggregation()
         self.placement = placement
@@ -59,6 +60,11 @@ class NaturalGradientTraining:
             )
         if reducer.size > 1:  # alone, a model may have no variables before its first batch
             reducer.broadcast(self.variables)
+
+    def join(self, reducer: Reducer, aggregation: Aggregation) -> None:
+        """Train as one of a trial's ranks, unless whoever built the model has said how."""
+        if not self.is_distributed:
+            self.distribute(reducer, aggregation, self.placement)
 
     def _start_counting(self) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -116,10 +122,11 @@ class NaturalGradientTraining:
         """
         layers = self.natgrad_layers
         if not isinstance(optimizer, list | tuple):
+            last = [one for one in self.layers if isinstance(one, gpflux.layers.GPLayer)][-1:]
             natural = [
                 NaturalGradient(
                     gamma,
-                    positive_definite="fallback" if layer is layers[-1] else "guaranteed",
+                    positive_definite="fallback" if [layer] == last else "guaranteed",
                 )
                 for layer in layers
             ]
@@ -183,6 +190,7 @@ class LossOfLayers(NaturalGradientTraining):
         super().__init__(*args, **kwargs)
         self._start_counting()
         self.distribute(OneProcess())
+        self.is_distributed = False
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch; returns Keras' metrics.
@@ -212,7 +220,7 @@ class LossOfLayers(NaturalGradientTraining):
             tuple(by_others),
         )
         examples = tf.shape(tf.nest.flatten(x)[0])[0]
-        self._stepper().step(posteriors, gradients, loss, examples, self.step)
+        loss = self._stepper().step(posteriors, gradients, loss, examples, self.step)
         self.step.assign_add(1)
         metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
             x, y, y_pred, sample_weight
@@ -318,6 +326,7 @@ class NatGradWrapper(LossOfLayers, tf.keras.Model):
         """
         super().__init__(name=name)
         self.base_model = base_model
+        self.input_names = getattr(base_model, "input_names", None)
         self.natgrad_layers = natgrad_layers
 
     @property
