@@ -155,7 +155,8 @@ def test_a_stock_keras_model_trains_to_its_end_and_is_told_apart(
         "trials.deep_gp:DeepGPTrial", "stock_trial:Stock"
     )
     small_experiment["searcher"]["metric"] = "val_loss"
-    folder = new_run(read_experiment(write_experiment(small_experiment)), tmp_path, tmp_path / "run")
+    experiment = read_experiment(write_experiment(small_experiment))
+    folder = new_run(experiment, tmp_path, tmp_path / "run")
     assert "There are no test figures: build_model made a Sequential" in _train(folder)
     summary = json.loads(folder.summary.read_text())
     assert (summary["steps"], summary.keys() & {"val_loss", "test_nlpd"}) == (12, {"val_loss"})

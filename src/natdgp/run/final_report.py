@@ -39,8 +39,7 @@ def conclude(
     prepared, model = outcome.task.prepared, outcome.model
     test: Mapping[str, float] = {}
     if len(prepared.test) and isinstance(model, DeepGPModel):
-        trained = TrainedModel(model, outcome.task.model_record(model))
-        test = trained.evaluate_rows(prepared.test)
+        test = _figures(model, outcome)
     validation = {
         name: value for name, value in outcome.validation.items() if name.startswith("val_")
     }
@@ -77,3 +76,16 @@ def conclude(
     else:
         console.print("No rows are held out for a test (data.split.test is 0).")
     print_whereabouts(console, folder.shown, best)
+
+
+def _figures(model: DeepGPModel, outcome: Outcome) -> dict[str, float]:
+    """Of all test rows in this process: the other ranks, if there were any, have gone."""
+    alone = DeepGPModel(
+        model.deep_gp,
+        natgrad_layers=(),
+        num_samples=1,
+        evaluation_samples=model.evaluation_samples,
+        y_std=outcome.task.record.scaling.y_std,
+    )
+    trained = TrainedModel(alone, outcome.task.model_record(alone))
+    return trained.evaluate_rows(outcome.task.prepared.test)

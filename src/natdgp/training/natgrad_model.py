@@ -49,15 +49,16 @@ class NaturalGradientTraining:
         self.reducer = reducer
         self.aggregation = aggregation or Aggregation()
         self.placement = placement
-        self.aggregated: tf.Variable | None = None
-        """[T + 1], gradients of batches since the last step, where several batches make one."""
+        aggregated: tf.Variable | None = None
         if self.aggregation.frequency > 1:
             q = [q for one in self.natgrad_layers for q in (one.q_mu, one.q_sqrt)]
             kept = [*(one.unconstrained_variable for one in q), *self.other_variables()]
             size = sum(one.shape.num_elements() for one in kept)
-            self.aggregated = tf.Variable(
+            aggregated = tf.Variable(
                 tf.zeros([size + 1], kept[0].dtype), trainable=False, name="aggregated"
             )
+        # Past Keras, which would make it a weight: a checkpoint need not hold it.
+        vars(self)["aggregated"] = aggregated
         if reducer.size > 1:  # alone, a model may have no variables before its first batch
             reducer.broadcast(self.variables)
 
@@ -150,6 +151,9 @@ class NaturalGradientTraining:
             updates, self.reducer, self.placement, self.aggregation, self.aggregated
         )
 
+    aggregated: tf.Variable | None
+    """[T + 1], gradients of batches since the last step, where several batches make one."""
+
     # Of Keras, for mypy:
     layers: list[tf.keras.layers.Layer]
     variables: list[tf.Variable]
@@ -225,7 +229,7 @@ class LossOfLayers(NaturalGradientTraining):
         metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
             x, y, y_pred, sample_weight
         )
-        return metrics
+        return metrics if self.reducer.size == 1 else {**metrics, "loss": loss}  # of all ranks
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, which GPflux's layers add in training mode alone, and Keras' metrics."""

@@ -14,7 +14,7 @@ from natdgp.training.settings import (
 
 
 def steps_per_epoch(records_per_epoch: int | None, global_batch_size: int) -> int | None:
-    """How many steps callbacks and schedules take for an epoch; None where an epoch has no length."""
+    """Steps of an epoch, as callbacks and schedules count; None where it has no length."""
     return max(records_per_epoch // global_batch_size, 1) if records_per_epoch else None
 
 
