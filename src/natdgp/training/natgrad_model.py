@@ -189,6 +189,13 @@ def _own(optimizer: gpflow.optimizers.NaturalGradient, layer: gpflux.layers.GPLa
 class LossOfLayers(NaturalGradientTraining):
     """Training of models whose loss their layers add up, as GPflux's do."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Arguments are `tf.keras.Model`'s."""
+        super().__init__(*args, **kwargs)
+        self._start_counting()
+        self.distribute(OneProcess())
+        self.is_distributed = False
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch; returns Keras' metrics.
 
@@ -290,12 +297,17 @@ class NatGradModel(LossOfLayers, tf.keras.Model):
         model.fit({"inputs": X, "targets": Y})
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Arguments are `tf.keras.Model`'s."""
-        super().__init__(*args, **kwargs)
-        self._start_counting()
-        self.distribute(OneProcess())
-        self.is_distributed = False
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A model put together the functional way has a class of its own: Keras makes the class of
+        such a model functional, for all of its instances to come.
+        """
+        if cls is NatGradModel and len(args) + len({"inputs", "outputs"} & kwargs.keys()) == 2:
+            return FunctionalNatGradModel(*args, **kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
+
+class FunctionalNatGradModel(LossOfLayers, tf.keras.Model):
+    """What :class:`NatGradModel` makes of inputs and outputs."""
 
 
 class NatGradWrapper(LossOfLayers, tf.keras.Model):
@@ -318,11 +330,8 @@ class NatGradWrapper(LossOfLayers, tf.keras.Model):
         """
         super().__init__(name=name)
         self.base_model = base_model
-        self.input_names = base_model.input_names
+        self.input_names = getattr(base_model, "input_names", None)
         self.natgrad_layers = natgrad_layers
-        self._start_counting()
-        self.distribute(OneProcess())
-        self.is_distributed = False
 
     @property
     def layers(self) -> list[tf.keras.layers.Layer]:  # type: ignore[override]
