@@ -30,7 +30,7 @@ def _written(path: Path) -> list[tuple[str, int]]:
 def test_a_new_journal_is_empty(path: Path) -> None:
     journal = _open(path)
     assert not path.exists()
-    assert (journal.last_validation, journal.best_value, journal.value_at(4)) == (None, None, None)
+    assert (journal.last_validation, journal.value_at(4), journal.figures_at(4)) == (None, None, {})
 
 
 def test_reports_are_on_disk_at_once_with_group_step_time_and_plain_floats(path: Path) -> None:
@@ -57,17 +57,17 @@ def test_every_digit_comes_back(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("smaller_is_better", "best"), [(True, 1.0), (False, 3.0)])
-def test_best_value_follows_the_metrics_direction_also_when_read_back(
+def test_the_best_value_ranks_first_also_when_read_back(
     path: Path, smaller_is_better: bool, best: float
 ) -> None:
     journal = _open(path, smaller_is_better=smaller_is_better)
     for steps, value in ((4, 2.0), (8, 1.0), (12, 3.0)):
         journal.write(VALIDATION, steps, {"val_x": value, "val_other": -value})
     journal.write(TRAINING, 14, {"loss": -9.0})
-    assert (journal.best_value, journal.last_validation) == (best, 12)
-    again = _open(path, 14, smaller_is_better=smaller_is_better)
-    assert (again.best_value, again.last_validation) == (best, 12)
-    assert sorted([2.0, 1.0, 3.0], key=journal.rank)[0] == best
+    for one in (journal, _open(path, 14, smaller_is_better=smaller_is_better)):
+        assert one.last_validation == 12
+        assert one.figures_at(8) == {"val_x": 1.0, "val_other": -1.0}
+        assert sorted((2.0, 1.0, 3.0), key=one.rank)[0] == best
 
 
 def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Path) -> None:
@@ -76,7 +76,7 @@ def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Pa
         journal.write(TRAINING, steps, {"loss": 0.0})
         journal.write(VALIDATION, steps, {"val_x": -float(steps)})
     again = _open(path, up_to=8)
-    assert (again.best_value, again.last_validation, again.value_at(12)) == (-8.0, 8, None)
+    assert (again.value_at(8), again.last_validation, again.value_at(12)) == (-8.0, 8, None)
     again.write(TRAINING, 10, {"loss": 0.0})
     assert _written(path) == [
         ("training", 4),
