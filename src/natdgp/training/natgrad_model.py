@@ -243,7 +243,7 @@ class LossOfLayers(NaturalGradientTraining):
         return metrics
 
     def _refuse_unused(self, sample_weight: Any) -> None:
-        if sample_weight is not None and getattr(self, "loss", None) is None:
+        if sample_weight is not None and not getattr(self, "loss", None):
             raise ValueError(
                 "sample_weight has no effect on losses that layers add, which are means over rows; "
                 "leave it out, or use natdgp's own deep GP, whose bound takes weights"
