@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from natdgp.training.builder import build_optimizers, build_training_model
 from rich.console import Console
 from rich.table import Table
 
@@ -42,6 +41,7 @@ from natdgp.data.prepare import Prepared, prepare
 from natdgp.models.builder import TaskShape
 from natdgp.natgrad.optimizer import PositiveDefinite
 from natdgp.settings.schema import Settings
+from natdgp.training.assembly import build_optimizers, build_training_model
 from natdgp.training.schedules import gamma_at
 from uci_accuracy import REPOSITORY, as_parquet
 
@@ -64,7 +64,7 @@ class Arm:
     """Step length at step 0, rising to gamma over ramp_steps; None for no ramp."""
     ramp_steps: int = 0
     inner_gamma: float | None = None
-    """Step length of the inner layer, without a ramp; None for that of the last layer."""
+    """Step length of the inner layer; None for that of the last layer."""
     inner_max_kl: float | None = None
     """Trust region of the inner layer's step."""
     positive_definite: PositiveDefinite = "fallback"
@@ -85,7 +85,7 @@ class Arm:
             if name not in types:
                 raise ValueError(f"{name!r} is no field of an arm; choose from {', '.join(types)}")
             kind = types[name].split()[0]
-            values[name] = {"str": str, "int": int, "float": float}[kind](value)
+            values[name] = {"int": int, "float": float}.get(kind, str)(value)
         return cls(**values)
 
     def __str__(self) -> str:
@@ -134,7 +134,7 @@ class Run:
                 },
                 "natural_gradient": {
                     "layers": arm.layers,
-                    "gamma": arm.gamma,
+                    "gamma": arm.gamma if arm.inner_gamma is None else [arm.inner_gamma, arm.gamma],
                     "gamma_initial": arm.gamma_initial,
                     "ramp_steps": arm.ramp_steps,
                 },
@@ -165,7 +165,7 @@ class Run:
     def _compile(self) -> None:
         """As the trial does, but for options that may differ between layers."""
         arm, model = self.arm, self._model
-        optimizers = build_optimizers(self._settings, model, lambda adam: adam)
+        optimizers = build_optimizers(self._settings, model)
         self._natural: list[NaturalGradient] = [
             NaturalGradient(
                 optimizer.gamma,
@@ -198,11 +198,8 @@ class Run:
 
     def _set_gamma(self) -> None:
         """As the trial's callback does before every step."""
-        for layer, optimizer in zip(self._model.natgrad_layers, self._natural, strict=True):
-            gamma = gamma_at(self._settings.natural_gradient, self.step)
-            if layer is not self._model.deep_gp.f_layers[-1] and self.arm.inner_gamma is not None:
-                gamma = self.arm.inner_gamma
-            optimizer.gamma.assign(gamma)
+        for position, optimizer in enumerate(self._natural):
+            optimizer.gamma = gamma_at(self._settings.natural_gradient, self.step, position)
 
     def evaluate(self) -> None:
         """Add a point to the curve; NaN from a breakdown on."""

@@ -26,7 +26,7 @@ import psutil
 
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 PERIOD = 250

@@ -26,7 +26,7 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from natdgp.run.run_session import new_run, run_and_report
-from natdgp.settings import read_experiment
+from natdgp.settings.experiment import read_experiment
 
 REPOSITORY = Path(__file__).parent.parent
 SETS = ("concrete", "energy", "kin8nm", "power", "protein")
@@ -87,7 +87,7 @@ def experiment(path: Path, steps: int) -> dict[str, object]:
                 "learning_rate": 0.01,
                 "schedule": {"name": "cosine", "decay_steps": steps, "alpha": 0.1},
             },
-            "evaluation": {"num_samples": 100, "batch_size": 1000},
+            "evaluation": {"num_samples": 128, "batch_size": 1000},
         },
     }
 

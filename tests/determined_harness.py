@@ -141,12 +141,15 @@ class RecordedTrial:
             train=_Train(self),
             searcher=searcher,
         )
-        with context:
+        context.start()  # as a context manager it would end this process for an invalid trial
+        try:
             trial_context = self.trial_class.trial_context_class(context, env)
             controller = load.get_trial_controller_class(self.trial_class).from_trial(
                 trial_inst=self.trial_class(trial_context), context=trial_context, env=env
             )
             controller.run()
+        finally:
+            context.close()
         if controller.breakdown is not None:
             raise controller.breakdown
         return self

@@ -10,12 +10,13 @@ from tests.cluster.flights import short_flights
 from tests.cluster.image import Image, build_image
 from tests.cluster.master import StandInMaster
 from tests.cluster.submission import pack
+from tests.conftest import REPOSITORY
 
 
 @pytest.fixture(scope="session")
 def context() -> str:
     """This repository, as `det experiment create` uploads it."""
-    return pack(Path(__file__).parents[2])
+    return pack(REPOSITORY)
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +34,13 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def completed(
-    image: Image, context: str, storage: Path, tmp_path_factory: pytest.TempPathFactory
+    image: Image, storage: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[StandInMaster, Task]]:
-    """A trial on one slot that nothing interrupts."""
-    with StandInMaster(short_flights(storage), context) as master:
+    """The library's own trial on one slot, which nothing interrupts; no `trials` folder came along.
+
+    Other tests compare with it what a trial of a user's own does.
+    """
+    config = short_flights(storage)
+    config["entrypoint"] = config["entrypoint"].replace("trials.deep_gp", "natdgp.determined")
+    with StandInMaster(config, pack(REPOSITORY, without="trials")) as master:
         yield master, run_trial(image, master, tmp_path_factory.mktemp("completed") / "task")

@@ -14,14 +14,17 @@ from determined.common.context import read_v1_context
 Config = Mapping[str, Any]
 
 
-def pack(folder: Path, more: Mapping[str, str] | None = None) -> str:
+def pack(folder: Path, more: Mapping[str, str] | None = None, *, without: str = "") -> str:
     """The context directory as the CLI selects it (.detignore) and the master hands it out.
 
     :param more: texts of files beside those of the folder, by name.
+    :param without: a folder in it that is left out.
     """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         for file in read_v1_context(folder):
+            if without and Path(file.path).parts[0] == without:
+                continue
             content = base64.b64decode(file.content or "")
             member = tarfile.TarInfo(file.path)
             member.type = bytes([file.type])

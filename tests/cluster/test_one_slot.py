@@ -6,6 +6,8 @@ import math
 from importlib import metadata
 from pathlib import Path
 
+from natdgp.checkpoint.record import ModelRecord
+from natdgp.checkpoint.training_state import read_state
 from tests.cluster.container import Task, run_trial
 from tests.cluster.flights import STEPS, short_flights
 from tests.cluster.image import VENDOR_BUILD, Image
@@ -31,6 +33,8 @@ def test_a_trial_runs_to_its_end(completed: tuple[StandInMaster, Task], storage:
         folder = storage / checkpoint.uuid
         assert not [name for name in checkpoint.resources if not (folder / name).exists()]
         assert (folder / "determined-keras-model-weights.index").is_file()
+        assert "callbacks" in read_state(folder)
+        assert ModelRecord.of_checkpoint(folder).structure  # and all files are as they were written
 
 
 def test_every_reported_metric_is_a_finite_number(completed: tuple[StandInMaster, Task]) -> None:

@@ -13,6 +13,9 @@ from natdgp.run.run_folder import RunFolder, read_json_lines
 from natdgp.run.run_session import new_run
 from natdgp.settings.experiment import read_experiment
 from tests.conftest import REPOSITORY
+from tests.determined_harness import RecordedTrial
+
+Record = Callable[..., RecordedTrial]
 
 
 class Watcher:
@@ -61,3 +64,13 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Bench:
     return Bench(tmp_path, write_experiment)
+
+
+@pytest.fixture
+def record(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Record:
+    """Makes a trial under Determined's own controller of an experiment's plain values."""
+
+    def make(config: dict[str, Any], name: str, **others: Any) -> RecordedTrial:
+        return RecordedTrial(read_experiment(write_experiment(config)), tmp_path / name, **others)
+
+    return make

@@ -18,7 +18,8 @@ import natdgp
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.results.trained import TrainedModel
 from tests.conftest import REPOSITORY
-from tests.integration.conftest import Bench
+from tests.integration import own_trials
+from tests.integration.conftest import Record
 
 DET = Path(sys.executable).parent / "det"
 FILE = REPOSITORY / "experiments" / "flights" / "const.yaml"
@@ -29,8 +30,11 @@ SHORTER = {
 }
 
 
-def _det(tmp_path: Path, *arguments: str, context: Path) -> subprocess.CompletedProcess[str]:
-    overrides = {"entrypoint": "trials.deep_gp:DeepGPTrial", "data.rows": 500, **SHORTER}
+def _det(
+    tmp_path: Path, *arguments: str, context: Path, **others: str
+) -> subprocess.CompletedProcess[str]:
+    own = {"entrypoint": "trials.deep_gp:DeepGPTrial", **others}
+    overrides = {"data.rows": 500, **SHORTER, **own}
     configs = [
         each for path, value in overrides.items() for each in ("--config", f"{path}={value}")
     ]
@@ -76,11 +80,21 @@ def test_the_local_test_of_a_trial_that_raises_fails(tmp_path: Path) -> None:
     assert "The test experiment passed." not in done.stdout
 
 
+def test_the_local_test_of_a_stock_model_passes(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    shutil.copy(own_trials.__file__, context)
+    own = {"entrypoint": "own_trials:Stock", "searcher.metric": "val_loss"}
+    done = _det(tmp_path, "--local", "--test", context=context, **own)
+    assert done.returncode == 0, done.stderr
+    assert "The test experiment passed." in done.stdout
+
+
 def test_determined_loads_a_checkpoint_without_the_data(
-    bench: Bench, small_experiment: dict[str, Any]
+    record: Record, small_experiment: dict[str, Any]
 ) -> None:
     small_experiment["searcher"]["max_length"] = {"batches": 4}
-    checkpoint = bench.go(bench.new(small_experiment)).best
+    checkpoint = record(small_experiment, "trial").run().checkpoint(4)
     Path(small_experiment["data"]["path"]).unlink()
 
     theirs = keras.load_model_from_checkpoint_path(str(checkpoint))

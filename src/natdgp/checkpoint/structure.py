@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gpflow
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from natdgp.models.deep_gp import DeepGP
 
@@ -22,6 +24,7 @@ def structure_of(deep_gp: DeepGP) -> Structure:
         {
             "class": type(layer).__name__,
             "whiten": layer.whiten,
+            "jitter": layer.jitter,
             "kernel": _described(layer.kernel),
             "mean_function": _described(layer.mean_function),
             "inducing_variable": _described(layer.inducing_variable),
@@ -43,10 +46,14 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
 
 
 def _described(module: tf.Module) -> dict[str, Any]:
-    described: dict[str, Any] = {"class": type(module).__name__}
+    described: dict[str, Any] = {"class": _name(type(module))}
     for name, value in vars(module).items():
         plain = name.lstrip("_")
-        if isinstance(value, gpflow.Parameter) or name.startswith(("_tf_", "_self_", "_name")):
+        if name.startswith(("_tf_", "_self_", "_name")):
+            continue
+        if isinstance(value, gpflow.Parameter):
+            # Its value is a weight, saved as the transform's input.
+            described[plain] = _transform(value.transform)
             continue
         if isinstance(value, (bool, int, float, str)):
             described[plain] = value
@@ -54,11 +61,26 @@ def _described(module: tf.Module) -> dict[str, Any]:
             described[plain] = str(value)
         elif isinstance(value, (np.ndarray, np.generic)):
             described[plain] = value.tolist()
+        elif isinstance(value, types.FunctionType):
+            described[plain] = _name(value)
         elif isinstance(value, tf.Module):
             described[plain] = _described(value)
         elif isinstance(value, (list, tuple)) and value and isinstance(value[0], tf.Module):
             described[plain] = [_described(one) for one in value]
     return described
+
+
+def _transform(transform: tfp.bijectors.Bijector) -> str:
+    """What a parameter's value is of what is saved: the bijectors, and where they shift to."""
+    parts = getattr(transform, "bijectors", None) or [transform]
+    shifts = [float(part.shift) for part in parts if isinstance(part, tfp.bijectors.Shift)]
+    return " ".join([*(type(part).__name__ for part in parts), *map(str, shifts)])
+
+
+def _name(thing: Any) -> str:
+    """Of a class or a function; a user's own is told from ours and GPflow's by its module."""
+    known = thing.__module__.partition(".")[0] in ("gpflow", "gpflux", "natdgp")
+    return str(thing.__name__ if known else f"{thing.__module__}.{thing.__qualname__}")
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -18,7 +18,8 @@ AGGREGATED_NAME = "natdgp-aggregated.npy"
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Write plain values into a checkpoint's folder."""
-    text = json.dumps(state, indent=2, allow_nan=False)
+    # What callbacks of a user's own remember may be infinite, or NumPy's.
+    text = json.dumps(state, indent=2, default=lambda value: value.tolist())
     (folder / STATE_NAME).write_text(text + "\n", encoding="utf-8")
 
 

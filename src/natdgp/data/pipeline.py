@@ -9,7 +9,7 @@ into K blocks of consecutive positions, one for each shard.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import tensorflow as tf
@@ -96,6 +96,20 @@ def evaluation_dataset(
         return take(positions, positions)
 
     return _map(wrap(tf.data.Dataset.range(turns * num_shards)), take_block)
+
+
+def with_names(batches: tf.data.Dataset, names: Iterable[str] | None) -> tf.data.Dataset:
+    """The same batches without the tensors that a model of named inputs has no input for.
+
+    Keras warns of every one.
+
+    :param names: of the inputs; None keeps all.
+    """
+    spec = batches.element_spec
+    if names is None or not isinstance(spec, dict) or spec.keys() <= {*names}:
+        return batches
+    kept = spec.keys() & {*names}
+    return batches.map(lambda batch: {name: batch[name] for name in kept})
 
 
 def _taker(rows: Rows) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:

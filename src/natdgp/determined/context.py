@@ -41,8 +41,7 @@ class DeepGPContext(keras.TFKerasTrialContext):
             whose training step hands Horovod nothing to reduce.
         """
         if isinstance(model, NaturalGradientTraining):
-            if isinstance(model.reducer, OneProcess):  # made by a trial's own build_model
-                model.distribute(self.reducer, self.aggregation, model.placement)
+            model.join(self.reducer, self.aggregation)
         elif isinstance(model, gpflux.optimization.NatGradModel) and self.distributed.size > 1:
             raise det.InvalidHP(
                 f"a {type(model).__name__} of GPflux trains every slot by itself; use natdgp's "

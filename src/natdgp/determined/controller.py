@@ -25,6 +25,7 @@ from natdgp.checkpoint.training_state import (
 )
 from natdgp.checkpoint.weights import load_weights
 from natdgp.data.inspection import Inspection
+from natdgp.data.pipeline import with_names
 from natdgp.data.table import DataError
 from natdgp.determined.rank_watchdog import RankWatchdog
 from natdgp.determined.workload_heartbeat import WorkloadHeartbeat
@@ -36,6 +37,7 @@ from natdgp.training.drift import check_drift
 from natdgp.training.event_files import EventFiles
 from natdgp.training.model import DeepGPModel
 from natdgp.training.natgrad_model import NaturalGradientTraining
+from natdgp.training.schedules import gamma_at, steps_per_epoch
 
 logger = logging.getLogger("natdgp.determined")
 
@@ -62,8 +64,9 @@ class DeepGPController(keras.TFKerasTrialController):
         train_config = _without_sequence_adapters(context, train_config)
         self._own_callbacks: list[Any] = []
         if isinstance(model, NaturalGradientTraining):
-            records = env.experiment_config.get("records_per_epoch")
-            per_epoch = records // context.get_global_batch_size() if records else None
+            per_epoch = steps_per_epoch(
+                env.experiment_config.get("records_per_epoch"), context.get_global_batch_size()
+            )
             self._own_callbacks = build_callbacks(trial.settings, per_epoch)
         # What the settings ask for is there, whatever a trial's keras_callbacks returns.
         callbacks = [*self._own_callbacks, *(train_config.callbacks or [])]
@@ -209,6 +212,8 @@ class DeepGPController(keras.TFKerasTrialController):
         )
         self.model.step.assign(started)
         self.model.optimizer.learning_rate.assign(self.trial.settings.adam.learning_rate)
+        for position, optimizer in enumerate(self.model.natgrad_optimizers):
+            optimizer.gamma = gamma_at(self.trial.settings.natural_gradient, started, position)
         self.multiplexer_load_state = None  # epochs and the callbacks' memory of validations
 
     @contextlib.contextmanager
@@ -277,7 +282,7 @@ class DeepGPController(keras.TFKerasTrialController):
             return data
         inspection = Inspection(loader)
         self._inspections.append(inspection)
-        return inspection.of(data)
+        return inspection.of(with_names(data, getattr(self.model, "input_names", None)))
 
     def _broken(self, what: str) -> det.InvalidHP | DataError:
         # Why a figure is not finite, the same on every rank: if data are to blame, one has seen it.

@@ -134,8 +134,7 @@ class LocalContext:
         :raises TrainingFailure: for another's model on several ranks, which would drift apart.
         """
         if isinstance(model, NaturalGradientTraining):
-            if model.reducer.size != self.reducer.size:  # made by a trial's own build_model
-                model.distribute(self.reducer, self.aggregation, model.placement)
+            model.join(self.reducer, self.aggregation)
         elif self.reducer.size > 1:
             raise TrainingFailure(
                 f"a {type(model).__name__} does not reduce its gradients over ranks; use "
@@ -170,7 +169,8 @@ class LocalTrial:
 
     def training_data(self, start: int) -> tf.data.Dataset:
         """The trial's training data, from the step on that its context names."""
-        return _dataset(self._trial.build_training_data_loader(), "build_training_data_loader")
+        data = _dataset(self._trial.build_training_data_loader(), "build_training_data_loader")
+        return data.repeat()  # as Determined's own loop does
 
     def validation_data(self) -> tf.data.Dataset:
         """The trial's validation data."""
@@ -191,7 +191,12 @@ class LocalTrial:
 
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """The trial's callbacks; TensorBoard's write to the run's folder."""
-        callbacks = list(self._trial.keras_callbacks())
+        leads = self._context.reducer.rank == 0
+        callbacks = [
+            one
+            for one in self._trial.keras_callbacks()
+            if leads or not getattr(one, "_chief_worker_only", False)
+        ]
         for one in callbacks:
             if isinstance(one, keras.callbacks.TensorBoard):
                 one.log_dir = str(self._context.get_tensorboard_path())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import gpflow
 import tensorflow as tf
 from check_shapes import check_shapes
 
 from natdgp.likelihoods.base import Likelihood
+from natdgp.likelihoods.registry import likelihood_of
 from natdgp.models.layers.gp import GPLayer, Posterior
 from natdgp.models.noise import Draws, SamplingNoise, Stream
 
@@ -21,20 +23,21 @@ class DeepGP(tf.Module):
     def __init__(
         self,
         f_layers: Sequence[GPLayer],
-        likelihood: Likelihood,
+        likelihood: Likelihood | gpflow.likelihoods.Likelihood,
         *,
         num_data: int,
         seed: int,
     ) -> None:
         """:param f_layers: first to last.
-        :param likelihood: p(y | f) of the last layer.
+        :param likelihood: p(y | f) of the last layer; natdgp's, or any of GPflow's.
         :param num_data: N, the number of training rows.
         :param seed: of the sampling noise, any non-negative integer.
         """
         super().__init__(name="deep_gp")
         self.f_layers = list(f_layers)
-        self.likelihood = likelihood
-        self.gpflow_likelihood = likelihood.gpflow  # whose parameters TensorFlow finds here
+        known = isinstance(likelihood, Likelihood)
+        self.likelihood = likelihood if known else likelihood_of(likelihood)
+        self.gpflow_likelihood = self.likelihood.gpflow  # whose parameters TensorFlow finds here
         self.num_data = num_data
         self.noise = SamplingNoise(seed)
 
@@ -118,10 +121,14 @@ class DeepGP(tf.Module):
         """Log density of the priors that parameters were given, if any; scalar, in nats."""
         parameters = [
             one
-            for module in (*(layer.kernel for layer in self.f_layers), self.gpflow_likelihood)
+            for module in (*self._parts_of_layers(), self.gpflow_likelihood)
             for one in module.trainable_parameters
         ]
         return _total([one.log_prior_density() for one in parameters if one.prior is not None])
+
+    def _parts_of_layers(self) -> Iterator[gpflow.Module]:
+        for layer in self.f_layers:
+            yield from (layer.kernel, layer.mean_function, layer.inducing_variable)
 
 
 def _total(terms: Sequence[tf.Tensor]) -> tf.Tensor | float:

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from check_shapes import check_shapes
 
-ITERATIONS = 8
+ITERATIONS = 6
 """Products with the matrix (measured: benchmarks/natgrad_step.py)."""
 
 _IRRATIONAL = (np.sqrt(5) - 1) / 2
@@ -22,9 +22,9 @@ def lowest_eigenvalue(upper: tf.Tensor) -> tf.Tensor:
     C the smallest Ritz value theta is the smallest of v' C v over all unit vectors v of a subspace
     of dimension k, so never below the smallest eigenvalue; and some eigenvalue is within the norm
     of the residual C v - theta v. The estimate is the lower end of that, theta - |C v - theta v|.
-    With eight products it is right to a fifth on most spectra. It is exact (the residual is 0) up
-    to M = 8, and may miss an eigenvalue that is small beside large ones of the other sign: the
-    caller has to verify.
+    With six products it is right to a fifth on most spectra. It is exact (the residual is 0) up to
+    M = 6, and may miss an eigenvalue that is small beside large ones of the other sign: the caller
+    has to verify.
 
     In float64 whatever the type of C: TensorFlow's float32 product of a matrix and a vector is the
     slower one on the CPU, by a fixed 0.1 ms.

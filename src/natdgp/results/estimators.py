@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
-from natdgp.data.arrays import table_of_arrays
-from natdgp.data.table import FloatArray
-from natdgp.results.fitting import fit_table
-from natdgp.results.trained import TrainedModel
+import numpy as np
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -19,6 +15,11 @@ except ImportError as error:
         f"natdgp.DeepGPRegressor needs scikit-learn 1.6 or later: {error}; "
         "pip install 'natdgp[sklearn]'"
     ) from error
+
+from natdgp.data.arrays import table_of_arrays
+from natdgp.data.table import FloatArray
+from natdgp.results.fitting import fit_table
+from natdgp.results.trained import TrainedModel
 
 
 class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -84,7 +85,7 @@ class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.progress = progress
         self.random_state = random_state
 
-    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> DeepGPRegressor:
+    def fit(self, X: Any, y: Any) -> DeepGPRegressor:
         """Fit to X [n, D] and y, [n] or [n, Q].
 
         :raises SettingsError: with all parameters together that cannot be.
@@ -126,7 +127,7 @@ class DeepGPRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(
-        self, X: npt.ArrayLike, return_std: bool = False
+        self, X: Any, return_std: bool = False
     ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """The predictive mean of y, in the shape of the training targets.
 

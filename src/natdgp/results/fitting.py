@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeGuard
 
 import numpy as np
 from rich.console import Console
@@ -215,7 +216,7 @@ def _fitted_to_rows(settings: Settings, X: FloatArray, *, chooses_batch_size: bo
     return settings
 
 
-def _is_share(given: object) -> bool:
+def _is_share(given: object) -> TypeGuard[float]:
     return isinstance(given, Real)
 
 
@@ -284,7 +285,7 @@ class _BestKeeper:
         self._bar.show(status=status)
 
     def training(self, step: int, metrics: Metrics) -> None:
-        self._bar.show(step, elbo=metrics["elbo_per_datum"])
+        self._bar.show(step, {"elbo": metrics["elbo_per_datum"]})
 
     def validation(self, step: int, metrics: Metrics) -> None:
         figures = {name: x for name, x in metrics.items() if name.startswith("val_")}
@@ -298,7 +299,7 @@ class _BestKeeper:
             self._folder.note(self.history[-1])
             if is_best:
                 self._folder.keep(step, self._model, self._record)
-        self._bar.show(step, **{self._judge: figures[self._judge]})
+        self._bar.show(step, {self._judge: figures[self._judge]})
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Nothing: a fit does not go on from where it was interrupted."""
@@ -355,7 +356,12 @@ class _Bar:
     def __exit__(self, *error: object) -> None:
         self._progress.stop()
 
-    def show(self, step: int | None = None, status: str | None = None, **figures: float) -> None:
+    def show(
+        self,
+        step: int | None = None,
+        figures: Mapping[str, float] = MappingProxyType({}),
+        status: str | None = None,
+    ) -> None:
         self._figures |= figures
         told = "  ".join(f"{name} {value:.4g}" for name, value in self._figures.items())
         self._progress.update(self._task, completed=step, description=status, figures=told)

@@ -21,13 +21,15 @@ from natdgp.data.prepare import Numbers, Rows
 from natdgp.models.builder import TaskShape
 from natdgp.models.deep_gp import DeepGP
 from natdgp.settings.schema import Settings
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.model import DeepGPModel
 from natdgp.training.task import Task
 
 Builder = Callable[[Settings, TaskShape, int], DeepGP]
 """(settings, shape of the task, seed) to a model whose variables are then filled."""
 
-Table = Numbers | Sequence[Sequence[float]] | Mapping[str, npt.ArrayLike]
+Table = Any
+"""An array or nested sequences [n, D]; or columns by name: a mapping, a pandas or polars frame."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,19 @@ class TrainedModel:
         self.history = [dict(one) for one in history]
         self.test_figures: dict[str, float] | None = None
         """Those of the test rows, where a fit was given some."""
-        # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
-        self._predict = tf.function(functools.partial(self._predict_batch), reduce_retracing=True)
-        self._score = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._score: Callable[[Any], dict[str, tf.Tensor]] | None = None
+        dtype = record.settings.model.dtype
+        self._predict = {
+            # A partial: TensorFlow counts the traces of a function over all models, and warns.
+            with_levels: tf.function(
+                functools.partial(self._predict_batch),
+                input_signature=[
+                    tf.TensorSpec([None, len(record.task.features)], dtype),
+                    *([tf.TensorSpec([None], dtype)] if with_levels else []),
+                ],
+            )
+            for with_levels in (False, True)
+        }
 
     @classmethod
     def of_parameters(
@@ -105,7 +117,7 @@ class TrainedModel:
         """The columns that it predicts."""
         return self.record.task.targets
 
-    def predict(self, X: Table, quantiles: Sequence[float] = (0.025, 0.5, 0.975)) -> Prediction:
+    def predict(self, X: Table, quantiles: Sequence[float] | None = None) -> Prediction:
         """Predict at new inputs.
 
         A prediction is a function of the row: not of the other rows, nor of their order. All rows
@@ -113,9 +125,20 @@ class TrainedModel:
 
         :param X: [n, D] in the units of the training data, columns in the order of `features`; or
             a data frame or mapping that holds those columns by name.
-        :param quantiles: levels in (0, 1) of the predictive distribution to report.
-        :raises ValueError: if a column is missing, the width is wrong or a value is not finite.
+        :param quantiles: levels in (0, 1) of the predictive distribution to report; by default
+            0.025, 0.5 and 0.975, or none where the target is no number, as with Bernoulli's.
+        :raises ValueError: if a column is missing, the width is wrong, a value is not finite, or
+            quantiles are asked of a target that has none.
         """
+        has_quantiles = self.model.deep_gp.likelihood.has_cdf
+        if quantiles is None:
+            quantiles = (0.025, 0.5, 0.975) if has_quantiles else ()
+        if len(quantiles) and not has_quantiles:
+            kind = self.record.settings.model.likelihood.name
+            raise ValueError(
+                f"the target ({kind}) has no quantiles; its mean is what there is: leave quantiles "
+                "out"
+            )
         wrong = [level for level in quantiles if not 0 < level < 1]
         if wrong:
             raise ValueError(f"quantiles must lie between 0 and 1, not {wrong}")
@@ -125,9 +148,10 @@ class TrainedModel:
             X=scaled.astype(self.record.settings.model.dtype),
             Y=np.zeros((len(inputs), len(self.targets)), self.record.settings.model.dtype),
         )
-        levels = tf.constant(quantiles, rows.X.dtype) if len(quantiles) else None
+        levels = [tf.constant(quantiles, rows.X.dtype)] if len(quantiles) else []
+        predict = self._predict[bool(levels)]
         batches = [
-            tuple(np.asarray(part) for part in self._predict(batch["inputs"], levels))
+            tuple(np.asarray(part) for part in predict(batch["inputs"], *levels))
             for batch in evaluation_dataset(rows, global_batch_size=self._batch_size)
         ]
         mean, std, values = (np.concatenate(parts, axis=-2) for parts in zip(*batches, strict=True))
@@ -171,9 +195,12 @@ class TrainedModel:
         """
         if len(rows) == 0:
             raise ValueError("there are no rows to evaluate")
+        batches = evaluation_dataset(rows, global_batch_size=self._batch_size)
+        if self._score is None:
+            self._score = evaluation_step(self.model, batches)
         self.model.reset_metrics()
         figures: dict[str, tf.Tensor] = {}
-        for batch in evaluation_dataset(rows, global_batch_size=self._batch_size):
+        for batch in batches:
             figures = self._score(batch)
         return {name: float(value) for name, value in figures.items()}
 
@@ -220,7 +247,7 @@ class TrainedModel:
 
     @tf.autograph.experimental.do_not_convert
     def _predict_batch(
-        self, X: tf.Tensor, levels: tf.Tensor | None
+        self, X: tf.Tensor, levels: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Mean [n, Q], standard deviation [n, Q] and quantiles [L, n, Q], standardised."""
         likelihood = self.model.deep_gp.likelihood
@@ -259,7 +286,11 @@ def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
             f"its weights with Keras from {folder / WEIGHTS_NAME}"
         )
     if build is None:
-        check_shapes_of_weights(record, folder)
+        try:
+            check_shapes_of_weights(record, folder)
+        except DamagedCheckpoint as error:
+            own = "; or a trial's own build_model made it: then pass load(path, build=...)"
+            raise DamagedCheckpoint(f"{error}{own}") from error
         model = Task(record.settings, seed=record.seed, saved=record.task).model()
     else:
         model = DeepGPModel(

@@ -37,6 +37,15 @@ GRACE = 10.0
 TAIL = 40
 """Lines that are shown of what a rank said that failed."""
 
+CLEANER = """
+while read -r rank; do ranks="$ranks -$rank"; done
+kill -s KILL -- $ranks
+rm -rf "$0" || { sleep 1; rm -rf "$0"; }
+"""
+"""A shell that is told the ranks, and ends them when its input ends, as it does with the command:
+all that they have started too, stopped or not, and their folder for temporary files, in which
+TensorFlow leaves hundreds where a process is killed."""
+
 
 @dataclass(frozen=True)
 class Rank:
@@ -51,12 +60,6 @@ class Rank:
             return []
         self.said.seek(max(self.said.seek(0, os.SEEK_END) - 65536, 0))
         return self.said.read().decode(errors="replace").splitlines()[-TAIL:]
-
-    def end(self) -> None:
-        """At once, with what it has started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def run_on_slots(
@@ -124,12 +127,22 @@ def _started(
 ) -> Iterator[list[Rank]]:
     """Ranks, each in a session of its own: what a terminal sends reaches the command alone."""
     program = [sys.executable, "-m", "natdgp.run.rank", json.dumps(dataclasses.asdict(orders))]
+    place, ranks = tempfile.mkdtemp(prefix="natdgp-"), list[Rank]()
+    cleaner = subprocess.Popen(
+        ["sh", "-c", CLEANER, place],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     fixed = {
+        "TMPDIR": place,
         "PYTHONSAFEPATH": "1",  # what lies in the user's folder is no module of ours
         "PYTHONUNBUFFERED": "1",  # what a rank that is killed has said is there
     }
     with contextlib.ExitStack() as stack:
-        ranks: list[Rank] = []
+        stack.callback(_end, ranks)
+        stack.enter_context(cleaner)
+        assert cleaner.stdin is not None
         for environment in stack.enter_context(rendezvous(slots)):
             said = stack.enter_context(tempfile.TemporaryFile()) if ranks else None
             process = subprocess.Popen(
@@ -142,8 +155,15 @@ def _started(
                 pass_fds=[orders.channel, lock.fileno()],
             )
             ranks.append(Rank(process, said))
-            stack.callback(ranks[-1].end)
+            cleaner.stdin.write(b"%d\n" % process.pid)
+            cleaner.stdin.flush()
         yield ranks
+
+
+def _end(ranks: list[Rank]) -> None:
+    for rank in ranks:
+        rank.process.kill()  # should the cleaner be gone
+        rank.process.wait()
 
 
 def _asking(channel: RankChannel) -> Callable[[int, types.FrameType | None], None]:

@@ -44,6 +44,7 @@ from natdgp.training.heartbeat_callback import HeartbeatCallback
 from natdgp.training.loop import Driver, Loop, Plan
 from natdgp.training.memory import too_large_a_batch
 from natdgp.training.natgrad_model import NaturalGradientTraining
+from natdgp.training.schedules import steps_per_epoch
 from natdgp.training.steppers import Aggregation
 from natdgp.training.task import Task
 
@@ -83,7 +84,7 @@ def plan_of(experiment: Experiment) -> Plan:
         save_every=period("min_checkpoint_period"),
         save_policy=config["checkpoint_policy"],
         validates_first=config["perform_initial_validation"],
-        steps_per_epoch=records // rows if records else None,
+        steps_per_epoch=steps_per_epoch(records, rows),
         judge=config["searcher"]["metric"],
         smaller_is_better=config["searcher"]["smaller_is_better"],
     )

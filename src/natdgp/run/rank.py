@@ -50,7 +50,7 @@ def main(orders: Orders) -> int:
         raise
     if rank == 0:
         channel.conclude(status)
-    return 0
+    return 0 if channel.status is not None else status
 
 
 def train(orders: Orders, channel: RankChannel, *, leads: bool) -> int:
@@ -85,7 +85,7 @@ def train(orders: Orders, channel: RankChannel, *, leads: bool) -> int:
         )
     except (FolderError, DataError, BadBatch, DamagedCheckpoint, TrainingFailure) as error:
         status, command = (REFUSED, "") if orders.of_search else (MISUSED, "natdgp train: ")
-        if leads:
+        if leads or not _concluded(channel):  # else rank 0 tells it for all
             sys.stderr.write(f"{command}{error}\n")
         return status
 

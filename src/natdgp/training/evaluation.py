@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,21 @@ import tensorflow as tf
 from check_shapes import check_shapes
 
 from natdgp.models.deep_gp import DeepGP
+
+
+def evaluation_step(
+    model: tf.keras.Model, batches: tf.data.Dataset
+) -> Callable[[Any], dict[str, tf.Tensor]]:
+    """A model's `test_step` as one graph, for all drivers the same and for batches of any size.
+
+    Graphs for known sizes would differ in their last bits.
+
+    :param batches: of the kind that it is called with.
+    """
+    step: Callable[[Any], dict[str, tf.Tensor]] = tf.function(
+        functools.partial(model.test_step), input_signature=[batches.element_spec]
+    )
+    return step
 
 
 class Evaluation(tf.keras.metrics.Metric):

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import tensorflow as tf
 
 from natdgp.data.inspection import Inspection
+from natdgp.data.pipeline import with_names
 from natdgp.distributed.reducer import (
     OneProcess,
     Reducer,
@@ -25,7 +26,10 @@ from natdgp.training.diagnosis import (
     explain_failure,
 )
 from natdgp.training.drift import check_drift
+from natdgp.training.evaluation import evaluation_step
 from natdgp.training.heartbeat_callback import HeartbeatCallback
+from natdgp.training.model import DeepGPModel
+from natdgp.training.steppers import averaged
 
 Metrics = dict[str, float]
 
@@ -128,7 +132,7 @@ class Loop:
         self._model = model
         self._training_data = training_data
         self._inspections = [Inspection("the training data"), Inspection("the validation data")]
-        self._validation_data = self._inspections[1].of(validation_data)
+        self._validation_data = self._inspections[1].of(self._of_inputs(validation_data))
         self._plan = plan
         self._driver = driver
         self._reducer: Reducer = getattr(model, "reducer", None) or OneProcess()
@@ -144,7 +148,7 @@ class Loop:
         )
         # Partials, as TensorFlow counts the traces of a function's code over all models, and warns.
         self._train_step = tf.function(functools.partial(_train_step, model))
-        self._test_step = tf.function(functools.partial(model.test_step), reduce_retracing=True)
+        self._test_step = evaluation_step(model, self._validation_data)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`Driver.save` was given; the model has its variables back."""
@@ -165,15 +169,15 @@ class Loop:
         load_states(self.callbacks, progress.callbacks)
         try:
             reason = self._run()
+            if progress.step != progress.last_saved:
+                self._save()
+            if reason == "completed" and progress.last_validation != progress.step:
+                self._validate()
         except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:
             why = explain_failure(self._model, progress.step, error.message)
             if why is None:
                 raise
             raise TrainingFailure(why) from error
-        if progress.step != progress.last_saved:
-            self._save()
-        if reason == "completed" and progress.last_validation != progress.step:
-            self._validate()
         self._callbacks.on_train_end()
         if self._heartbeat is not None:
             self._heartbeat.end()
@@ -192,7 +196,7 @@ class Loop:
             if (ending := self._ending()) is not None:
                 return ending
             if batches is None:
-                data = self._training_data(progress.step)
+                data = self._of_inputs(self._training_data(progress.step))
                 batches = iter(self._inspections[0].of(data))
             steps = min(
                 self._until(progress.last_saved, plan.save_every),
@@ -210,26 +214,29 @@ class Loop:
         return "completed"
 
     def _ending(self) -> Literal["stopped", "interrupted"] | None:
-        """Whether a callback or the driver ends the run here: asked before and after training."""
-        if self._model.stop_training:
-            return "stopped"
-        return "interrupted" if self._is_to_end() else None
+        """Whether a callback of any rank, or rank 0's driver, ends the run here.
+
+        Asked before and after training; all ranks hear it at the same step.
+        """
+        stops = bool(self._model.stop_training)
+        wants = self._reducer.rank == 0 and self._driver.wants_to_end()
+        if self._reducer.size > 1:
+            votes = self._reducer.total(tf.constant([float(stops), float(wants)]))
+            stops, wants = (float(vote) > 0 for vote in votes)
+        return "stopped" if stops else "interrupted" if wants else None
+
+    def _of_inputs(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        return with_names(batches, getattr(self._model, "input_names", None))
 
     def _until(self, last: int | None, period: int | None) -> float:
         return math.inf if period is None else (last or 0) + period - self.progress.step
-
-    def _is_to_end(self) -> bool:
-        """Rank 0's driver decides, and all ranks hear it at the same step."""
-        if self._reducer.size == 1:
-            return self._driver.wants_to_end()
-        wants = self._reducer.rank == 0 and self._driver.wants_to_end()
-        return float(self._reducer.total(tf.constant(float(wants)))) > 0
 
     def _train(self, batches: Iterator[Any], steps: int) -> None:
         self._driver.status("training")
         plan, progress = self._plan, self.progress
         per_epoch = plan.steps_per_epoch
         logs: dict[str, Any] = {}
+        self._model.reset_metrics()
         for _ in range(steps):
             in_epoch = progress.step % per_epoch if per_epoch else progress.step
             if per_epoch and in_epoch == 0:
@@ -256,11 +263,16 @@ class Loop:
         self._callbacks.on_test_begin()
         self._model.reset_metrics()
         logs: dict[str, Any] = {}
+        rows = 0
         for number, batch in enumerate(self._validation_data):
+            of_batch = int(tf.shape(tf.nest.flatten(batch)[0])[0])
+            if of_batch == 0 and not self._adds_up:
+                continue  # a mean over no rows is no number
+            rows += of_batch
             self._callbacks.on_test_batch_begin(number)
             logs = self._test_step(batch)
             self._callbacks.on_test_batch_end(number, logs)
-        metrics = {f"val_{name}": float(value) for name, value in logs.items()}
+        metrics = {f"val_{name}": value for name, value in self._over_ranks(logs, rows).items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise self._broken(f"{name} is {value} after step {progress.step}")
@@ -278,6 +290,21 @@ class Loop:
         saves = {"all": True, "best": is_best, "none": False}[self._plan.save_policy]
         if saves and progress.last_saved != progress.step:
             self._save()
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether the model's figures are those of all ranks' rows already."""
+        return isinstance(self._model, DeepGPModel)
+
+    def _over_ranks(self, logs: Mapping[str, Any], rows: int) -> Metrics:
+        """Figures of all ranks' rows: every rank decides by the same."""
+        own = {name: float(value) for name, value in logs.items()}
+        if self._adds_up or self._reducer.size == 1:
+            return own
+        names = [name for name in self._model.metrics_names if name in own] or list(own)
+        values = tf.constant([own.get(name, 0.0) for name in names], tf.float64)
+        means, _ = averaged(self._reducer, [values], tf.constant(rows))
+        return dict(zip(names, map(float, means[0]), strict=True))
 
     def _counts(self) -> Metrics:
         step, per_epoch = self.progress.step, self._plan.steps_per_epoch

@@ -55,7 +55,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         self._log_volume = float(np.sum(np.log(y_std)))
         self._start_counting()
         self.distribute(reducer or OneProcess(), aggregation, placement)
-        self._evaluation = Evaluation(deep_gp, y_std, self.reducer.total)
+        self.is_distributed = reducer is not None or aggregation is not None
+        self._evaluation = Evaluation(deep_gp, y_std, lambda sums: self.reducer.total(sums))
 
     def call(self, inputs: Any, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
@@ -165,13 +166,15 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         if isinstance(x, Mapping):
             x, Y, positions = x["inputs"], x.get("targets", Y), x.get("positions")
         dtype = self.deep_gp.f_layers[0].q_mu.dtype
-        X = tf.cast(x, dtype)
+        D = self.deep_gp.f_layers[0].inducing_variable.shape[1]
+        X = tf.ensure_shape(tf.cast(x, dtype), [None, D])  # Keras' generators tell no sizes
         if Y is not None:
             Y = tf.cast(Y, dtype)
             Y = Y[:, None] if Y.shape.rank == 1 else Y
         if positions is None:
             n = tf.shape(X, out_type=tf.int64)[0]
-            positions = self.step * n + tf.range(n)
+            block = self.step * self.reducer.size + self.reducer.rank
+            positions = block * n + tf.range(n)
         return X, Y, positions, weights
 
     def _step_lengths(self) -> dict[str, tf.Tensor]:

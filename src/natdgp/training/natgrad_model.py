@@ -45,20 +45,27 @@ class NaturalGradientTraining:
         :param aggregation: how many batches make a step of the optimizers; by default one.
         :param placement: whether ranks repeat every natural-gradient step or share them out.
         """
+        self.is_distributed = True
         self.reducer = reducer
         self.aggregation = aggregation or Aggregation()
         self.placement = placement
-        self.aggregated: tf.Variable | None = None
-        """[T + 1], gradients of batches since the last step, where several batches make one."""
+        aggregated: tf.Variable | None = None
         if self.aggregation.frequency > 1:
             q = [q for one in self.natgrad_layers for q in (one.q_mu, one.q_sqrt)]
             kept = [*(one.unconstrained_variable for one in q), *self.other_variables()]
             size = sum(one.shape.num_elements() for one in kept)
-            self.aggregated = tf.Variable(
+            aggregated = tf.Variable(
                 tf.zeros([size + 1], kept[0].dtype), trainable=False, name="aggregated"
             )
+        # Past Keras, which would make it a weight: a checkpoint need not hold it.
+        vars(self)["aggregated"] = aggregated
         if reducer.size > 1:  # alone, a model may have no variables before its first batch
             reducer.broadcast(self.variables)
+
+    def join(self, reducer: Reducer, aggregation: Aggregation) -> None:
+        """Train as one of a trial's ranks, unless whoever built the model has said how."""
+        if not self.is_distributed:
+            self.distribute(reducer, aggregation, self.placement)
 
     def _start_counting(self) -> None:
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
@@ -116,10 +123,11 @@ class NaturalGradientTraining:
         """
         layers = self.natgrad_layers
         if not isinstance(optimizer, list | tuple):
+            last = [one for one in self.layers if isinstance(one, gpflux.layers.GPLayer)][-1:]
             natural = [
                 NaturalGradient(
                     gamma,
-                    positive_definite="fallback" if layer is layers[-1] else "guaranteed",
+                    positive_definite="fallback" if [layer] == last else "guaranteed",
                 )
                 for layer in layers
             ]
@@ -142,6 +150,9 @@ class NaturalGradientTraining:
         return choose_stepper(
             updates, self.reducer, self.placement, self.aggregation, self.aggregated
         )
+
+    aggregated: tf.Variable | None
+    """[T + 1], gradients of batches since the last step, where several batches make one."""
 
     # Of Keras, for mypy:
     layers: list[tf.keras.layers.Layer]
@@ -178,6 +189,13 @@ def _own(optimizer: gpflow.optimizers.NaturalGradient, layer: gpflux.layers.GPLa
 class LossOfLayers(NaturalGradientTraining):
     """Training of models whose loss their layers add up, as GPflux's do."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Arguments are `tf.keras.Model`'s."""
+        super().__init__(*args, **kwargs)
+        self._start_counting()
+        self.distribute(OneProcess())
+        self.is_distributed = False
+
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch; returns Keras' metrics.
 
@@ -206,12 +224,12 @@ class LossOfLayers(NaturalGradientTraining):
             tuple(by_others),
         )
         examples = tf.shape(tf.nest.flatten(x)[0])[0]
-        self._stepper().step(posteriors, gradients, loss, examples, self.step)
+        loss = self._stepper().step(posteriors, gradients, loss, examples, self.step)
         self.step.assign_add(1)
         metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
             x, y, y_pred, sample_weight
         )
-        return metrics
+        return metrics if self.reducer.size == 1 else {**metrics, "loss": loss}  # of all ranks
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """The loss, which GPflux's layers add in training mode alone, and Keras' metrics."""
@@ -279,11 +297,17 @@ class NatGradModel(LossOfLayers, tf.keras.Model):
         model.fit({"inputs": X, "targets": Y})
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Arguments are `tf.keras.Model`'s."""
-        super().__init__(*args, **kwargs)
-        self._start_counting()
-        self.distribute(OneProcess())
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """A model put together the functional way has a class of its own: Keras makes the class of
+        such a model functional, for all of its instances to come.
+        """
+        if cls is NatGradModel and len(args) + len({"inputs", "outputs"} & kwargs.keys()) == 2:
+            return FunctionalNatGradModel(*args, **kwargs)
+        return super().__new__(cls, *args, **kwargs)
+
+
+class FunctionalNatGradModel(LossOfLayers, tf.keras.Model):
+    """What :class:`NatGradModel` makes of inputs and outputs."""
 
 
 class NatGradWrapper(LossOfLayers, tf.keras.Model):
@@ -306,9 +330,8 @@ class NatGradWrapper(LossOfLayers, tf.keras.Model):
         """
         super().__init__(name=name)
         self.base_model = base_model
+        self.input_names = getattr(base_model, "input_names", None)
         self.natgrad_layers = natgrad_layers
-        self._start_counting()
-        self.distribute(OneProcess())
 
     @property
     def layers(self) -> list[tf.keras.layers.Layer]:  # type: ignore[override]

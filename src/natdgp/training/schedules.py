@@ -13,6 +13,11 @@ from natdgp.training.settings import (
 )
 
 
+def steps_per_epoch(records_per_epoch: int | None, global_batch_size: int) -> int | None:
+    """Steps of an epoch, as callbacks and schedules count; None where it has no length."""
+    return max(records_per_epoch // global_batch_size, 1) if records_per_epoch else None
+
+
 def gamma_at(settings: NaturalGradientSettings, step: int, position: int = 0) -> float:
     """Natural-gradient step length of a layer at a step.
 

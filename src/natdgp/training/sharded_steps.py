@@ -163,7 +163,7 @@ class ShardedSteps:
                 tf.concat(q_mus, axis=1),
                 tf.concat(packeds, axis=0),
                 tf.reduce_sum(tf.cast(tf.stack(figures), tf.int64), axis=0),
-                tf.constant(True),
+                True,
             )
 
 

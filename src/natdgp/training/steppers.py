@@ -16,7 +16,7 @@ from natdgp.distributed.packing import packed_sum, unpacked_means
 from natdgp.distributed.reducer import Reducer
 from natdgp.models.layers.gp import Posterior
 from natdgp.training.sharded_steps import ShardedSteps
-from natdgp.training.updates import Gradients, Updates
+from natdgp.training.updates import Gradients, Updates, all_finite
 
 Placement = Literal["replicated", "sharded"]
 
@@ -145,17 +145,17 @@ class StepSharded:
     ) -> tf.Tensor:
         count = 2 * len(gradients.q)
         packed = gradients.packed()
-        # NaN on every rank if a number on any of them is not finite.
-        finite = 0 * tf.reduce_sum(tf.stack([tf.reduce_sum(one) for one in packed]))
-        (*others, finite, loss), all_examples = averaged(
-            self._reducer, [*packed[count:], finite, loss], examples
+        # Above 0 on every rank if a number on any of them is not finite.
+        wrong = tf.where(all_finite(packed), tf.zeros_like(loss), tf.ones_like(loss))
+        (*others, wrong, loss), all_examples = averaged(
+            self._reducer, [*packed[count:], wrong, loss], examples
         )
         weight = tf.cast(examples, loss.dtype)
         sharded = ShardedSteps(self._updates.layers, self._updates.natural, self._reducer)
         adopt = sharded.proposed(
             [q.q_sqrt for q in posteriors], [one * weight for one in packed[:count]], all_examples
         )
-        self._updates.step_sharded(others, tf.math.is_finite(finite), adopt)
+        self._updates.step_sharded(others, tf.equal(wrong, 0), adopt)
         return loss
 
 

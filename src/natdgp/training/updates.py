@@ -170,9 +170,7 @@ def _proposed(
         return lambda: optimizer.apply_one(q_mu_grad, packed, layer.q_mu, layer.q_sqrt)
     step = optimizer.propose(q.q_mu, q.q_sqrt, q_mu_grad, q_sqrt_grad)
     new, numbers = packed_triangle(step.q_sqrt), numbers_of(step)
-    return lambda: optimizer.adopt(
-        layer.q_mu, layer.q_sqrt, step.q_mu, new, numbers, tf.constant(True)
-    )
+    return lambda: optimizer.adopt(layer.q_mu, layer.q_sqrt, step.q_mu, new, numbers, True)
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

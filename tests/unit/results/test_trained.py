@@ -82,7 +82,7 @@ def _inputs(n: int = 20) -> FloatArray:
 
 
 def _parameters(trained: TrainedModel) -> list[FloatArray]:
-    return [parameter.numpy() for parameter in trained.model.deep_gp.parameters]
+    return [variable.numpy() for variable in trained.model.deep_gp.variables]
 
 
 @pytest.fixture(scope="module")

@@ -164,12 +164,15 @@ def test_leaving_a_run_leaves_no_process(
             environments = [psutil.Process(rank.process.pid).environ() for rank in ranks]
             while not all(rank.last_lines() for rank in ranks[1:]):
                 time.sleep(0.01)
+            places = {Path(one["TMPDIR"]) for one in environments}
+            assert [place.is_dir() for place in places] == [True]
             started = [int(rank.last_lines()[0].split()[1]) for rank in ranks[1:]]
             os.kill(ranks[1].process.pid, signal.SIGSTOP)
             os.kill(started[0], signal.SIGSTOP)
     assert [one["HOROVOD_RANK"] for one in environments] == ["0", "1", "2"]
     assert {one["OMP_NUM_THREADS"] for one in environments} == {"7"}
     assert {rank.process.returncode for rank in ranks} == {-signal.SIGKILL}
+    assert [place.exists() for place in places] == [False]
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in started if psutil.pid_exists(pid)])
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     lock.release()

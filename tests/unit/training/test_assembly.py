@@ -46,7 +46,7 @@ def _build(settings: Settings, X: Any = None, **others: Any) -> DeepGPModel:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "indices"), [("all", [0, 1, 2]), ("last", [2]), ("none", []), ((2, 0), [0, 2])]
+    ("chosen", "indices"), [("all", [0, 1, 2]), ("last", [2]), ("none", []), ((0, 2), [0, 2])]
 )
 def test_layers_with_natural_gradients_are_those_of_the_settings(
     chosen: Any, indices: list[int]

@@ -117,8 +117,13 @@ def test_activations_are_told_from_parameters(
 ) -> None:
     """As where inducing points crowd in float32, and a variance comes out negative."""
     layer = model.deep_gp.f_layers[0]
-    mean, var = layer.marginals(np.zeros([1, 2]), layer.posterior())
-    monkeypatch.setattr(layer, "marginals", lambda F, q: (mean, -var))
+    marginals = layer.marginals
+
+    def negative(F: Any, q: Any) -> Any:
+        mean, var = marginals(F, q)
+        return mean, -var
+
+    monkeypatch.setattr(layer, "marginals", negative)
     explained = explain_breakdown(model, "loss is nan")
     assert "although all parameters are finite: outputs of layer_0 are not" in explained
     assert "Set hyperparameters.model.dtype to float64" in explained

@@ -69,7 +69,7 @@ def test_one_step_of_length_1_reaches_the_optimum_of_a_conjugate_model(build: Bu
     """GPflux's own steps, along the gradient of the mean over rows, go a 60th of the way."""
     deep_gp = _deep_gp(1)
     model = build(deep_gp)
-    model.compile(optimizer=tf.keras.optimizers.SGD(0.0), gamma=1.0)
+    model.compile(tf.keras.optimizers.SGD(0.0), gamma=1.0, run_eagerly=True)
     before = float(deep_gp.elbo((X, Y)))
     _fit(model)
     assert before < _optimum(deep_gp) - 1
@@ -82,7 +82,8 @@ def test_gpflows_optimizers_keep_the_meaning_that_they_have_in_gpflux(build: Bui
     stock = theirs.as_training_model(gpflux.optimization.NatGradModel)
     stock.natgrad_layers = True
     for model in (build(ours), stock):
-        model.compile([gpflow.optimizers.NaturalGradient(1.0), tf.keras.optimizers.Adam(0.01)])
+        optimizers = [gpflow.optimizers.NaturalGradient(1.0), tf.keras.optimizers.Adam(0.01)]
+        model.compile(optimizers, run_eagerly=True)
         _fit(model, epochs=3)
     # One computation in two orders of summation.
     np.testing.assert_allclose(ours.f_layers[0].q_mu, theirs.f_layers[0].q_mu, atol=1e-9)
@@ -154,7 +155,7 @@ def test_the_wrapped_models_layers_and_names() -> None:
 def test_the_chosen_layers_may_change() -> None:
     deep_gp = _deep_gp()
     model = _wrapped(deep_gp, natgrad_layers=[deep_gp.f_layers[-1]])
-    model.compile(optimizer=tf.keras.optimizers.SGD(0.0), gamma=0.1)
+    model.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1, run_eagerly=True)
     first, last = ([one.q_mu, one.q_sqrt] for one in deep_gp.f_layers)
     before = [one.numpy() for one in first]
     _fit(model)
@@ -165,11 +166,11 @@ def test_the_chosen_layers_may_change() -> None:
     model.natgrad_layers = True
     with pytest.raises(ValueError, match=r"there are 1 .*; give .* each of the 2"):
         _fit(model)
-    model.compile(optimizer=tf.keras.optimizers.SGD(0.0), gamma=0.1)
+    model.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1, run_eagerly=True)
     _fit(model)
     assert np.any(first[1].numpy() != before[1])
     model.natgrad_layers = False
-    model.compile(optimizer="adam")
+    model.compile("adam", run_eagerly=True)
     assert model.natgrad_optimizers == []
     _fit(model)
 
@@ -198,7 +199,7 @@ def test_models_by_subclassing_after_one_by_functions_and_before() -> None:
     for _ in range(2):
         for build in (Subclassed, lambda one: NatGradWrapper(OwnLayers(one)), _drop_in, _wrapped):
             model = build(_deep_gp())
-            model.compile("adam", gamma=0.1)
+            model.compile("adam", gamma=0.1, run_eagerly=True)
             losses = _fit(model, epochs=2).history["loss"]
             assert losses[1] < losses[0]
         small_model().train_step(batch_of())
@@ -210,7 +211,7 @@ def test_saved_weights_come_back(build: Build, suffix: str, tmp_path: Path) -> N
     path = str(tmp_path / f"weights{suffix}")
     model, other = build(_deep_gp()), build(_deep_gp())
     for one in (model, other):
-        one.compile("adam", gamma=0.1)
+        one.compile("adam", gamma=0.1, run_eagerly=True)
     _fit(model, epochs=2)
     model.save_weights(path)
     assert np.any(model.natgrad_layers[0].q_mu != other.natgrad_layers[0].q_mu)
@@ -239,7 +240,7 @@ def test_q_set_untrainable_is_left_to_natural_gradients(build: Build) -> None:
     model, free = build(deep_gp), build(_deep_gp())
     for one in (model, free):
         tf.random.set_seed(1)
-        one.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1)
+        one.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1, run_eagerly=True)
         _fit(one)
     np.testing.assert_array_equal(model.natgrad_layers[1].q_mu, free.natgrad_layers[1].q_mu)
     assert np.any(model.natgrad_layers[1].q_mu.numpy() != 0)
@@ -251,7 +252,7 @@ def test_weights_are_heeded_where_a_loss_is() -> None:
         base = tf.keras.Sequential([deep_gp.f_layers[0]])
         model = NatGradWrapper(base)
         loss = gpflux.losses.LikelihoodLoss(gpflow.likelihoods.Gaussian(0.1))
-        model.compile(tf.keras.optimizers.SGD(0.0), loss=loss, gamma=0.1)
+        model.compile(tf.keras.optimizers.SGD(0.0), loss=loss, gamma=0.1, run_eagerly=True)
         model.fit(X, Y, sample_weight=weights, batch_size=60, verbose=0)
         return np.asarray(deep_gp.f_layers[0].q_mu)
 
