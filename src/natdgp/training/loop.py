@@ -28,8 +28,6 @@ from natdgp.training.diagnosis import (
 from natdgp.training.drift import check_drift
 from natdgp.training.evaluation import evaluation_step
 from natdgp.training.heartbeat_callback import HeartbeatCallback
-from natdgp.training.model import DeepGPModel
-from natdgp.training.steppers import averaged
 
 Metrics = dict[str, float]
 
@@ -263,16 +261,11 @@ class Loop:
         self._callbacks.on_test_begin()
         self._model.reset_metrics()
         logs: dict[str, Any] = {}
-        rows = 0
         for number, batch in enumerate(self._validation_data):
-            of_batch = int(tf.shape(tf.nest.flatten(batch)[0])[0])
-            if of_batch == 0 and not self._adds_up:
-                continue  # a mean over no rows is no number
-            rows += of_batch
             self._callbacks.on_test_batch_begin(number)
             logs = self._test_step(batch)
             self._callbacks.on_test_batch_end(number, logs)
-        metrics = {f"val_{name}": value for name, value in self._over_ranks(logs, rows).items()}
+        metrics = {f"val_{name}": float(value) for name, value in logs.items()}
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise self._broken(f"{name} is {value} after step {progress.step}")
@@ -290,21 +283,6 @@ class Loop:
         saves = {"all": True, "best": is_best, "none": False}[self._plan.save_policy]
         if saves and progress.last_saved != progress.step:
             self._save()
-
-    @property
-    def _adds_up(self) -> bool:
-        """Whether the model's figures are those of all ranks' rows already."""
-        return isinstance(self._model, DeepGPModel)
-
-    def _over_ranks(self, logs: Mapping[str, Any], rows: int) -> Metrics:
-        """Figures of all ranks' rows: every rank decides by the same."""
-        own = {name: float(value) for name, value in logs.items()}
-        if self._adds_up or self._reducer.size == 1:
-            return own
-        names = [name for name in self._model.metrics_names if name in own] or list(own)
-        values = tf.constant([own.get(name, 0.0) for name in names], tf.float64)
-        means, _ = averaged(self._reducer, [values], tf.constant(rows))
-        return dict(zip(names, map(float, means[0]), strict=True))
 
     def _counts(self) -> Metrics:
         step, per_epoch = self.progress.step, self._plan.steps_per_epoch

@@ -189,18 +189,16 @@ def _own(optimizer: gpflow.optimizers.NaturalGradient, layer: gpflux.layers.GPLa
 class LossOfLayers(NaturalGradientTraining):
     """Training of models whose loss their layers add up, as GPflux's do."""
 
-<<<<<<< HEAD
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Arguments are `tf.keras.Model`'s."""
         super().__init__(*args, **kwargs)
         self._start_counting()
         self.distribute(OneProcess())
         self.is_distributed = False
-=======
+
     def _start_counting(self) -> None:
         super()._start_counting()
         self._validated = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False)
->>>>>>> work-dettests
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch; returns Keras' metrics.

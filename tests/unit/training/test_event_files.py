@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from natdgp.training.event_files import EventFiles
 from tensorflow.core.util import event_pb2
+
+from natdgp.training.event_files import EventFiles
 
 
 def _files(folder: Path) -> list[Path]:
