@@ -1,4 +1,4 @@
-"""What Determined's loop costs around the step: its controller against bare `model.fit`.
+"""What the engine's loop costs around the step: a run of `natdgp train` against bare `model.fit`.
 
 Both sides train the same model from the same pipeline on the flights, in turn, in one process;
 the first report of each run is left out (tracing). Prints milliseconds per step, medians over
@@ -17,14 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import tensorflow as tf
-from natdgp.training.builder import build_optimizers, build_training_model
 
-from natdgp.checkpoint.record import TaskRecord
-from natdgp.data.pipeline import training_dataset
-from natdgp.data.prepare import prepare
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
-from natdgp.settings import Experiment, read_experiment
+from natdgp.settings.experiment import Experiment, read_experiment
+from natdgp.training.task import Task
 
 REPOSITORY = Path(__file__).parent.parent
 REPORT = 25
@@ -62,8 +59,8 @@ class KerasStopwatch(tf.keras.callbacks.Callback):
             self._stopwatch.training(batch + 1, {})
 
 
-def through_the_controller(experiment: Experiment, folder: Path) -> list[float]:
-    """A whole run through Determined's controller."""
+def through_the_loop(experiment: Experiment, folder: Path) -> list[float]:
+    """A whole run, as `natdgp train` makes it."""
     stopwatch = Stopwatch()
     train(experiment, new_run(experiment, REPOSITORY, folder), stopwatch)
     return stopwatch.milliseconds
@@ -71,21 +68,11 @@ def through_the_controller(experiment: Experiment, folder: Path) -> list[float]:
 
 def bare(experiment: Experiment, steps: int) -> list[float]:
     """The same model and pipeline under Keras alone."""
-    settings, seed = experiment.settings, experiment.config["reproducibility"]["experiment_seed"]
-    prepared = prepare(settings.data, settings.model.dtype)
-    task = TaskRecord.of(prepared)
-    model = build_training_model(
-        settings, task.shape, task.scaling.y_std, seed=seed, X=prepared.train.X
-    )
-    model.compile(optimizer=build_optimizers(settings, model, lambda optimizer: optimizer))
+    task = Task(experiment.settings, seed=experiment.seed)
+    model = task.compiled_model()
     stopwatch = Stopwatch()
     model.fit(
-        training_dataset(
-            prepared.train,
-            global_batch_size=settings.global_batch_size,
-            seed=seed,
-            start_step=0,
-        ),
+        task.training_data(0),
         steps_per_epoch=steps,
         callbacks=[KerasStopwatch(stopwatch)],
         verbose=0,
@@ -107,14 +94,14 @@ def main() -> None:
             f"scheduling_unit={REPORT}",
         ],
     )
-    controller: list[float] = []
+    loop: list[float] = []
     keras: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(parsed.rounds):
-            controller += through_the_controller(experiment, Path(folder) / str(number))
+            loop += through_the_loop(experiment, Path(folder) / str(number))
             keras += bare(experiment, parsed.steps)
-    ours, theirs = statistics.median(controller), statistics.median(keras)
-    print(f"Determined's controller  {ours:7.2f} ms per step")
+    ours, theirs = statistics.median(loop), statistics.median(keras)
+    print(f"the engine's loop        {ours:7.2f} ms per step")
     print(f"bare model.fit           {theirs:7.2f} ms per step")
     print(f"ratio                    {ours / theirs:7.3f}")
 

@@ -41,7 +41,7 @@ ALL = pytest.mark.parametrize("trial_class", JUDGES, ids=lambda trial_class: tri
 
 
 @pytest.fixture
-def experiment(small_experiment: dict[str, Any], trial_class: type) -> dict[str, Any]:
+def experiment(small_experiment: dict[str, Any], trial_class: Any) -> dict[str, Any]:
     small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
         "trials.deep_gp:DeepGPTrial", f"own_trials:{trial_class.__name__}"
     )

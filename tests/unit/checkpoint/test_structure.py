@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import gpflow
 import numpy as np
@@ -32,7 +33,7 @@ def _model(
         mean_function=mean_function or gpflow.mean_functions.Identity(2),
         num_latent_gps=2,
         verbose=False,
-        **others,
+        **others,  # type: ignore[arg-type]
     )
     likelihood = likelihood_of(likelihood or gpflow.likelihoods.StudentT(1.0, df=3.0))
     return DeepGP([layer], likelihood, num_data=10, seed=0)
@@ -86,7 +87,7 @@ def test_parameters_and_names_are_no_part_of_a_structure() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_shell_is_of_the_structure_of_the_model(dtype: str) -> None:
+def test_a_shell_is_of_the_structure_of_the_model(dtype: Any) -> None:
     settings = ModelSettings(layers=3, inducing_points=4, hidden_width=2, dtype=dtype)
     X = np.random.default_rng(0).normal(size=(20, 3)).astype(dtype)
     full, shell = (build_deep_gp(settings, TaskShape(20, 3, 1), seed=0, X=x) for x in (X, None))

@@ -9,7 +9,11 @@ import pytest
 from natdgp.data.prepare import prepare
 from natdgp.data.settings import FlightsSettings, SplitSettings, TableSettings
 from natdgp.data.table import DataError
+from natdgp.likelihoods.gaussian import GaussianSettings
+from natdgp.likelihoods.registry import build_likelihood
 from natdgp.results.baselines import baseline_figures
+
+GAUSSIAN = build_likelihood(GaussianSettings())
 
 
 def settings(path: Path) -> TableSettings:
@@ -103,7 +107,7 @@ def test_within_the_bounds_rows_and_the_baselines_figures_are_finite(
     prepared = prepare(settings(table_csv), dtype)
     for rows in (prepared.validation, prepared.test):
         assert np.abs(rows.X).max() < np.inf
-        figures = baseline_figures(prepared.train, rows, prepared.scaling)
+        figures = baseline_figures(prepared.train, rows, prepared.scaling, GAUSSIAN)
         for one in figures.values():
             assert all(map(math.isfinite, one.values())), one
 

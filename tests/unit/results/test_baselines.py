@@ -6,8 +6,12 @@ from scipy import integrate, stats
 
 from natdgp.data.prepare import Rows
 from natdgp.data.scaling import Scaling
+from natdgp.likelihoods.gaussian import GaussianSettings
+from natdgp.likelihoods.registry import build_likelihood
 from natdgp.results.baselines import baseline_figures
 from tests.conftest import FloatArray
+
+GAUSSIAN = build_likelihood(GaussianSettings())
 
 
 def _scaling(D: int, y_mean: float, y_std: float) -> Scaling:
@@ -43,7 +47,7 @@ def test_figures_equal_those_worked_out_in_original_units() -> None:
     train, test = slice(0, 40), slice(40, 60)
     scaling = _scaling(2, y[train].mean(), y[train].std())
     rows = [Rows(X[part], scaling.scale_y(y[part, None])) for part in (train, test)]
-    figures = baseline_figures(rows[0], rows[1], scaling)
+    figures = baseline_figures(rows[0], rows[1], scaling, GAUSSIAN)
     assert list(figures) == ["predict the mean", "linear regression"]
 
     expected = _figures(np.full(20, y[train].mean()), float(y[train].std()), y[test])
@@ -65,7 +69,7 @@ def test_two_targets_have_a_joint_density_and_mean_errors() -> None:
     Y = np.array([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])
     X = np.array([[1.0], [1.0], [-1.0], [-1.0]])
     scaling = Scaling(np.zeros(1), np.ones(1), np.zeros(2), np.array([2.0, 200.0]))
-    figures = baseline_figures(Rows(X, Y), Rows(X, Y), scaling)["predict the mean"]
+    figures = baseline_figures(Rows(X, Y), Rows(X, Y), scaling, GAUSSIAN)["predict the mean"]
     # every error is one standard deviation: 2 and 200
     assert figures["rmse"] == pytest.approx(np.sqrt((2**2 + 200**2) / 2), rel=1e-12)
     log_density = stats.norm.logpdf(2, 0, 2) + stats.norm.logpdf(200, 0, 200)
@@ -81,13 +85,13 @@ def test_columns_that_say_the_same_do_no_harm() -> None:
     Y = 2 * X + 0.1 * generator.normal(size=(30, 1))
     scaling = _scaling(2, 0.0, 1.0)
     twice = np.hstack([X, X])
-    once = baseline_figures(Rows(X, Y), Rows(X, Y), scaling)["linear regression"]
-    both = baseline_figures(Rows(twice, Y), Rows(twice, Y), scaling)["linear regression"]
+    once = baseline_figures(Rows(X, Y), Rows(X, Y), scaling, GAUSSIAN)["linear regression"]
+    both = baseline_figures(Rows(twice, Y), Rows(twice, Y), scaling, GAUSSIAN)["linear regression"]
     assert both == pytest.approx(once, rel=1e-10)
 
 
 def test_an_exact_fit_has_finite_figures() -> None:
     X = np.array([[-1.0], [1.0]])
     for test in (Rows(X, X), Rows(X, -X)):
-        for figures in baseline_figures(Rows(X, X), test, _scaling(1, 0, 1)).values():
+        for figures in baseline_figures(Rows(X, X), test, _scaling(1, 0, 1), GAUSSIAN).values():
             assert all(map(np.isfinite, figures.values())), figures

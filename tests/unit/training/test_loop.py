@@ -320,7 +320,7 @@ def test_an_unnamed_judge_is_no_surprise_at_the_end() -> None:
 
 def test_ranks_end_and_save_together() -> None:
     def train(reducer: Reducer) -> tuple[Ending, list[str]]:
-        model = StandIn()
+        model: Any = StandIn()
         model.reducer = reducer
         driver = Notes(4 if reducer.rank == 0 else 0)  # rank 0 alone is asked
         loop = _loop(driver, model)

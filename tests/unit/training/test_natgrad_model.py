@@ -43,7 +43,8 @@ def _wrapped(deep_gp: gpflux.models.DeepGP, **others: Any) -> NatGradWrapper:
 
 
 def _drop_in(deep_gp: gpflux.models.DeepGP) -> NatGradModel:
-    return deep_gp.as_training_model(model_class=NatGradModel)
+    model: NatGradModel = deep_gp.as_training_model(model_class=NatGradModel)
+    return model
 
 
 BOTH = pytest.mark.parametrize("build", [_wrapped, _drop_in])

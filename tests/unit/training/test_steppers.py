@@ -24,7 +24,7 @@ from tests.unit.training.small_models import (
 )
 
 K = 3
-SAME = {"rtol": 0, "atol": 1e-10}
+SAME: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 """Sums over the same rows in another order."""
 
 
