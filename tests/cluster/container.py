@@ -76,7 +76,7 @@ def run_trial(
     pause_after: int | None = None,
     kill: Kill | None = None,
     variables: Mapping[str, str] | None = None,
-    timeout: float = 180.0,
+    timeout: float = 480.0,
 ) -> Task:
     """Run the master's trial in a container until it ends, from the latest checkpoint it reported.
 

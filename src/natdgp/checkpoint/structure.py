@@ -9,6 +9,7 @@ from typing import Any
 import gpflow
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from natdgp.models.deep_gp import DeepGP
 

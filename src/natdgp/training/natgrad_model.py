@@ -189,12 +189,18 @@ def _own(optimizer: gpflow.optimizers.NaturalGradient, layer: gpflux.layers.GPLa
 class LossOfLayers(NaturalGradientTraining):
     """Training of models whose loss their layers add up, as GPflux's do."""
 
+<<<<<<< HEAD
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Arguments are `tf.keras.Model`'s."""
         super().__init__(*args, **kwargs)
         self._start_counting()
         self.distribute(OneProcess())
         self.is_distributed = False
+=======
+    def _start_counting(self) -> None:
+        super()._start_counting()
+        self._validated = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False)
+>>>>>>> work-dettests
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """One step of all optimizers on one batch; returns Keras' metrics.
@@ -232,15 +238,26 @@ class LossOfLayers(NaturalGradientTraining):
         return metrics if self.reducer.size == 1 else {**metrics, "loss": loss}  # of all ranks
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """The loss, which GPflux's layers add in training mode alone, and Keras' metrics."""
+        """The loss, which GPflux's layers add in training mode alone, and Keras' metrics.
+
+        The loss is the mean over the rows of all ranks, some of whose batches may have none.
+        """
         x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
         self._refuse_unused(sample_weight)
         y_pred = self(x, training=True)  # type: ignore[operator]
-        self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
+        loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
         metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
             x, y, y_pred, sample_weight
         )
-        return metrics
+        rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float64)
+        losses = tf.where(rows > 0, tf.cast(loss, tf.float64) * rows, 0.0)
+        total = self.reducer.total(self._validated.assign_add(tf.stack([losses, rows])))
+        return {**metrics, "loss": total[0] / total[1]}
+
+    def reset_metrics(self) -> None:
+        """Forget all rows."""
+        super().reset_metrics()  # type: ignore[misc]
+        self._validated.assign(tf.zeros_like(self._validated))
 
     def fit(self, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
         """As Keras', which drops weights in silence where inputs and targets are one dictionary."""

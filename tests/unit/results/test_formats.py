@@ -26,8 +26,8 @@ BEGUN = 6
 
 
 # What format 1 predicts was recorded anew when predictions became functions of the row: before, the
-# Monte-Carlo samples of an inner layer hung on a row's place, and now all rows share those of the
-# first, whose figures are as they were.
+# Monte-Carlo samples of an inner layer hung on a row's place, and now all rows share points of one
+# Sobol sequence. The parameters are those that were written.
 @pytest.mark.parametrize("number", range(1, FORMAT + 1))
 def test_an_old_checkpoint_predicts_what_it_did(number: int) -> None:
     checkpoint = CHECKPOINTS / f"format-{number}"

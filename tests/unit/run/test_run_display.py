@@ -48,7 +48,7 @@ def test_validation_figures_are_told_in_one_line() -> None:
     with display:
         display.validation(10, VALIDATION)
     assert screen.getvalue() == (
-        "validation after step 10:  NLPD 1.2500  RMSE 2.5000  CRPS 0.7500  95% coverage 0.938\n"
+        "validation after step 10:  NLPD 1.2500  RMSE 2.5000  CRPS 0.7500  95% coverage 0.9375\n"
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from natdgp.determined.event_files import SummaryWriter
+from natdgp.training.event_files import EventFiles
 from tensorflow.core.util import event_pb2
 
 
@@ -23,26 +23,26 @@ def _scalars(file: Path) -> list[tuple[str, int, float]]:
 
 
 def test_scalars_are_written_where_the_context_says(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path / "tensorboard")
+    writer = EventFiles(tmp_path / "tensorboard")
     writer.add_scalar("loss", 1.5, 3)
     writer.add_scalar("val_nlpd", np.float64(0.25), 3)
     writer.add_scalar("batches", 7, 4)
-    writer.reset()
+    writer.close()
     (file,) = _files(tmp_path / "tensorboard")
     assert _scalars(file) == [("loss", 3, 1.5), ("val_nlpd", 3, 0.25), ("batches", 4, 7.0)]
 
 
 def test_what_no_float32_can_hold_is_left_out(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path)
+    writer = EventFiles(tmp_path)
     for step, value in enumerate([-1e38, 1e39, -math.inf, math.nan]):
         writer.add_scalar("loss", value, step)
-    writer.reset()
+    writer.close()
     (file,) = _files(tmp_path)
     assert [step for _, step, _ in _scalars(file)] == [0]
 
 
 def test_flushed_scalars_are_on_disk_before_the_end(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path)
+    writer = EventFiles(tmp_path)
     writer.add_scalar("loss", 1.5, 3)
     writer.flush()
     (file,) = _files(tmp_path)
@@ -50,20 +50,20 @@ def test_flushed_scalars_are_on_disk_before_the_end(tmp_path: Path) -> None:
 
 
 def test_a_file_is_final_after_a_reset(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path)
+    writer = EventFiles(tmp_path)
     writer.add_scalar("loss", 1.0, 1)
-    writer.reset()
+    writer.close()
     (first,) = _files(tmp_path)
     before = first.read_bytes()
     writer.add_scalar("loss", 2.0, 2)
-    writer.reset()
+    writer.close()
     assert first.read_bytes() == before
     (second,) = set(_files(tmp_path)) - {first}
     assert _scalars(second) == [("loss", 2, 2.0)]
 
 
 def test_no_file_is_made_for_nothing(tmp_path: Path) -> None:
-    writer = SummaryWriter(tmp_path)
+    writer = EventFiles(tmp_path)
     writer.flush()
-    writer.reset()
+    writer.close()
     assert not list(tmp_path.iterdir())

@@ -257,3 +257,24 @@ def test_weights_are_heeded_where_a_loss_is() -> None:
         return np.asarray(deep_gp.f_layers[0].q_mu)
 
     assert np.max(np.abs(fit(np.full(60, 0.5)) - fit(None))) > 1e-3
+
+
+@BOTH
+def test_the_loss_in_evaluation_is_the_mean_over_rows(build: Build) -> None:
+    """As ranks need it, which have batches of any size, and none in some."""
+
+    def batches() -> Any:
+        for first, last in ((0, 40), (40, 60), (60, 60)):
+            yield {"inputs": X[first:last], "targets": Y[first:last]}
+
+    signature = {
+        name: tf.TensorSpec([None, rows.shape[1]], tf.float64) for name, rows in DATA.items()
+    }
+    model = build(_deep_gp(1))
+    model.compile(tf.keras.optimizers.Adam(0.01))
+    _fit(model)
+    whole = model.evaluate(DATA, batch_size=60, verbose=0, return_dict=True)["loss"]
+    parts = model.evaluate(
+        tf.data.Dataset.from_generator(batches, output_signature=signature), verbose=0
+    )
+    assert parts == pytest.approx(whole, rel=1e-12)  # one sum in another order
