@@ -257,6 +257,11 @@ class LossOfLayers(NaturalGradientTraining):
         super().reset_metrics()  # type: ignore[misc]
         self._validated.assign(tf.zeros_like(self._validated))
 
+    def fit(self, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
+        """As Keras', which drops weights in silence where inputs and targets are one dictionary."""
+        self._refuse_unused(sample_weight)
+        return super().fit(*args, sample_weight=sample_weight, **kwargs)  # type: ignore[misc]
+
     def _refuse_unused(self, sample_weight: Any) -> None:
         if sample_weight is not None and not getattr(self, "loss", None):
             raise ValueError(
