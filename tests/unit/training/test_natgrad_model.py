@@ -163,9 +163,7 @@ def test_the_chosen_layers_may_change() -> None:
     assert np.any(last[0].numpy() != 0)
 
     model.natgrad_layers = True
-    with pytest.raises(
-        ValueError, match=r"there are 1 .*; give .* each of the 2"
-    ):
+    with pytest.raises(ValueError, match=r"there are 1 .*; give .* each of the 2"):
         _fit(model)
     model.compile(optimizer=tf.keras.optimizers.SGD(0.0), gamma=0.1)
     _fit(model)
