@@ -9,7 +9,7 @@ into K blocks of consecutive positions, one for each shard.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -98,17 +98,17 @@ def evaluation_dataset(
     return _map(wrap(tf.data.Dataset.range(turns * num_shards)), take_block)
 
 
-def with_names(batches: tf.data.Dataset, names: Iterable[str] | None) -> tf.data.Dataset:
+def with_names(batches: tf.data.Dataset, names: Sequence[str] | None) -> tf.data.Dataset:
     """The same batches without the tensors that a model of named inputs has no input for.
 
     Keras warns of every one.
 
-    :param names: of the inputs; None keeps all.
+    :param names: of the inputs; None keeps all, as do inputs that batches lack.
     """
     spec = batches.element_spec
-    if names is None or not isinstance(spec, dict) or spec.keys() <= {*names}:
+    if names is None or not isinstance(spec, dict) or not {*names} < spec.keys():
         return batches
-    kept = spec.keys() & {*names}
+    kept = tuple(names)
     return batches.map(lambda batch: {name: batch[name] for name in kept})
 
 

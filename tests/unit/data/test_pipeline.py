@@ -8,7 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.data.pipeline import Wrap, evaluation_dataset, training_dataset
+from natdgp.data.pipeline import Wrap, evaluation_dataset, training_dataset, with_names
 from natdgp.data.prepare import Rows
 
 Batch = dict[str, np.ndarray[Any, Any]]
@@ -251,3 +251,18 @@ def test_iterators_share_one_copy_of_the_rows() -> None:
         iterators.append(iter(dataset))
         next(iterators[-1])
     assert resident() - before < 36
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        (["targets", "inputs"], {"inputs", "targets"}),
+        (None, {"inputs", "targets", "positions"}),
+        (["inputs", "others"], {"inputs", "targets", "positions"}),
+    ],
+)
+def test_a_model_of_named_inputs_gets_no_others(names: list[str] | None, kept: set[str]) -> None:
+    batch = {"inputs": [1.0], "targets": [2.0], "positions": [3]}
+    batches = with_names(tf.data.Dataset.from_tensors(batch), names)
+    assert batches.element_spec.keys() == kept
+    assert next(iter(batches))["inputs"] == [1.0]
