@@ -248,7 +248,7 @@ def test_q_set_untrainable_is_left_to_natural_gradients(build: Build) -> None:
 
 
 def test_weights_are_heeded_where_a_loss_is() -> None:
-    def fit(weights: Any) -> np.ndarray:
+    def fit(weights: Any) -> np.ndarray[Any, Any]:
         deep_gp = _deep_gp(1)
         base = tf.keras.Sequential([deep_gp.f_layers[0]])
         model = NatGradWrapper(base)
