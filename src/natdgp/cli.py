@@ -17,7 +17,7 @@ import natdgp
 from natdgp.distributed.watchdog import LIMIT
 from natdgp.run.devices import choose_device, count_gpus
 from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
-from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.options import options_of_training
 from natdgp.run.screen import lasting_screen
 from natdgp.run.slots import choose_slots
@@ -125,7 +125,7 @@ def _train(parsed: argparse.Namespace) -> int:
         )
     experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
     choose_device(parsed.device)
-    quiet_the_stack()
+    silence_the_stack()
 
     # TensorFlow comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.checkpoint.checksums import DamagedCheckpoint

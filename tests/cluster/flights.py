@@ -19,7 +19,7 @@ SHORTENED = {
     "searcher.max_length.batches": STEPS,
     "min_validation_period.batches": 6,
     "min_checkpoint_period.batches": 8,
-    "scheduling_unit": 1,  # so that a pause is heeded after any step
+    "scheduling_unit": 1,  # so that a pause is handled_signals after any step
     "records_per_epoch": 1600,
     "hyperparameters.global_batch_size": 64,
     "hyperparameters.model.inducing_points": 10,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import natdgp
 from natdgp import cli
-from natdgp.checkpoint.checksums import RECORD_NAME, check_seal
+from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
 from natdgp.run.driver import EndRequests, RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import Journal
@@ -24,10 +24,10 @@ from natdgp.run.run_display import Display
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import fall_back, run_and_report
 from natdgp.settings.experiment import read_experiment
+from tests.checkpoint_files import write_checkpoint
 from tests.conftest import REPOSITORY, fill
 from tests.integration.conftest import Bench, Watcher
 from tests.integration.states import assert_same_run
-from tests.sealed import write_checkpoint
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_killed_at_any_moment_of_saving_a_whole_checkpoint_is_there(tmp_path: Pa
         steps = tuple(checkpoint.steps for checkpoint in folder.checkpoints())
         seen.add(steps)
         for checkpoint in folder.checkpoints():
-            check_seal(checkpoint.path)
+            verify_checksums(checkpoint.path)
         if steps != (4, 8):  # the next is killed a moment later, where this one began
             folder.remove(folder.checkpoint(12))
             if 4 not in steps:
@@ -186,7 +186,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
     with pytest.raises(NotSaved, match=r"step-00000008 cannot be written: .*[Nn]o space left"):
         disk.go(folder, Watcher(act_at=6, act=lambda: fill(small_disk, free=16384)))
     assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4]
-    check_seal(folder.checkpoint(4).path)
+    verify_checksums(folder.checkpoint(4).path)
     assert not list((folder.root / "checkpoints").glob(".*"))
 
     (small_disk / "ballast").unlink()
@@ -198,7 +198,7 @@ def test_a_full_disk_ends_a_run_with_a_clear_error_and_its_last_checkpoint_whole
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`natdgp train` in this process, from the repository's root."""
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(cli, "quiet_the_stack", lambda: None)
+    monkeypatch.setattr(cli, "silence_the_stack", lambda: None)
     return lambda *arguments: cli.main(["train", *map(str, arguments)])
 
 

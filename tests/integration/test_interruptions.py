@@ -25,7 +25,7 @@ SAME = 1e-8
 def _long(config: dict[str, Any], layers: int) -> dict[str, Any]:
     """60 steps in which all that has a state of its own is at work, off each other's beat."""
     config["searcher"]["max_length"] = {"batches": STEPS}
-    config["scheduling_unit"] = 1  # so that a signal is heeded after any step
+    config["scheduling_unit"] = 1  # so that a signal is handled_signals after any step
     config["min_validation_period"] = {"batches": 9}
     config["min_checkpoint_period"] = {"batches": 11}
     config["records_per_epoch"] = 7 * 32

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from natdgp.checkpoint.checksums import check_seal
+from natdgp.checkpoint.checksums import verify_checksums
 from natdgp.checkpoint.training_state import read_state
 from natdgp.determined.context import DeepGPContext
 from natdgp.run.local_training import train
@@ -84,7 +84,7 @@ def test_determineds_controller_trains_it_and_goes_on_after_a_pause(
     assert sorted(trial.reports["training"]) == sorted(trial.reports["validation"]) == [2, 4]
     assert all(trial.metric in one for one in trial.reports["validation"].values())
     for steps in (2, 4):
-        check_seal(trial.checkpoint(steps))
+        verify_checksums(trial.checkpoint(steps))
         assert "callbacks" in read_state(trial.checkpoint(steps))
     assert _moved(*(variables(trial.checkpoint(steps)) for steps in (2, 4)))
 

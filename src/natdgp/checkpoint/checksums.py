@@ -30,14 +30,14 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that is not what was written; the message names the file."""
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """List all files of a checkpoint; the last that is written to it."""
     names = sorted({*_names(folder)} - {FILE_NAME})
     files = {name: _facts(folder / name) for name in names}
     (folder / FILE_NAME).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
 
 
-def check_seal(folder: Path) -> None:
+def verify_checksums(folder: Path) -> None:
     """Compare a checkpoint with its list of files.
 
     :raises DamagedCheckpoint: if a file is missing, cut short, altered, unreadable or not listed,

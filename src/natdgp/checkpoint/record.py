@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
+from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, verify_checksums
 from natdgp.data.prepare import Prepared
 from natdgp.data.scaling import Scaling
 from natdgp.models.builder import TaskShape
@@ -128,7 +128,7 @@ class ModelRecord:
         :raises NewerFormat: if a newer natdgp wrote it.
         """
         if (folder / RECORD_NAME).is_file():
-            check_seal(folder)
+            verify_checksums(folder)
         return cls.read(folder)
 
     @classmethod

@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
+from natdgp.checkpoint.checksums import (
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    DamagedCheckpoint,
+    write_checksums,
+)
 from natdgp.checkpoint.record import ModelRecord
+from natdgp.checkpoint.training_state import write_aggregated, write_state
 from natdgp.models.builder import output_dims
 
 
@@ -30,8 +37,26 @@ def write_checkpoint(model: tf.keras.Model, record: ModelRecord, folder: Path) -
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} holds something already; choose another folder")
     save_weights(model, folder)
+    complete_checkpoint(model, record, folder)
+
+
+def complete_checkpoint(
+    model: tf.keras.Model,
+    record: ModelRecord,
+    folder: Path,
+    state: Mapping[str, Any] | None = None,
+) -> None:
+    """Write what belongs to a checkpoint beside the weights, its checksums last.
+
+    :param state: of the run, where it may go on from here; with it go the gradients of a step that
+        several batches make and that is not complete.
+    """
+    if state is not None:
+        if (aggregated := getattr(model, "aggregated", None)) is not None:
+            write_aggregated(folder, aggregated)
+        write_state(folder, state)
     record.write(folder)
-    seal(folder)
+    write_checksums(folder)
 
 
 def load_weights(model: tf.keras.Model, folder: Path) -> None:

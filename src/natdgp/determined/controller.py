@@ -14,16 +14,13 @@ import tensorflow as tf
 from determined import keras, tensorboard, workload
 from determined.layers._workload_sequencer import ShouldExit
 
-from natdgp.checkpoint.checksums import seal
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.training_state import (
     read_aggregated,
     read_state,
-    write_aggregated,
-    write_state,
 )
-from natdgp.checkpoint.weights import load_weights
+from natdgp.checkpoint.weights import complete_checkpoint, load_weights
 from natdgp.data.inspection import Inspection
 from natdgp.data.pipeline import with_names
 from natdgp.data.table import DataError
@@ -170,11 +167,8 @@ class DeepGPController(keras.TFKerasTrialController):
         # names. Ours is in the model's TensorFlow checkpoint already, so there is none to write.
         with _no_optimizers(self.context):
             super()._save_checkpoint(path)
-        if (aggregated := self._aggregated) is not None:
-            write_aggregated(path, aggregated)
-        write_state(path, {"callbacks": states_of(self._own_callbacks)})
-        self._record.write(path)
-        seal(path)
+        state = {"callbacks": states_of(self._own_callbacks)}
+        complete_checkpoint(self.model, self._record, path, state)
 
     def _load_optimizers_weights(self, optimizer_weights_checkpoint_path: Path) -> None:
         # They come with the model's weights; see _save_checkpoint.

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from natdgp.run.durable_files import saving, settle, settle_all
-from natdgp.run.interruptions import heeded
+from natdgp.run.interruptions import handled_signals
 from natdgp.run.journal import TRAINING, VALIDATION, Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
-from natdgp.run.verdicts import Verdicts
+from natdgp.run.stop_decisions import StopDecisions
 from natdgp.training.event_files import EventFiles
 from natdgp.training.loop import Metrics
 
@@ -59,7 +59,7 @@ class EndRequests:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> EndRequests:
-        for number in heeded():
+        for number in handled_signals():
             self._before[number] = signal.signal(number, self._ask)
         self._heed(True)
         return self
@@ -107,14 +107,14 @@ class RunDriver:
         *,
         keep_best: int,
         keep_latest: int,
-        verdicts: Verdicts | None = None,
+        stop_decisions: StopDecisions | None = None,
     ) -> None:
         """:param requests: whether the run is to end.
         :param write: writes the model and the loop's state into a checkpoint's folder.
         :param keep_best: how many of the best validated checkpoints to keep.
         :param keep_latest: how many of the latest; at least two are always kept, so that a run
             whose latest is damaged has one to fall back to.
-        :param verdicts: what to wait for after a validation; None outside a search.
+        :param stop_decisions: what to wait for after a validation; None outside a search.
         """
         self._folder = folder
         self._journal = journal
@@ -123,7 +123,7 @@ class RunDriver:
         self._write = write
         self._keep_best = keep_best
         self._keep_latest = max(keep_latest, 2)
-        self._verdicts = verdicts
+        self._verdicts = stop_decisions
         self._events = EventFiles(folder.tensorboard)
 
     def status(self, status: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def heeded() -> tuple[signal.Signals, ...]:
+def handled_signals() -> tuple[signal.Signals, ...]:
     """The signals to handle: not SIGHUP where it is ignored, as after `nohup`."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return tuple(one for one in INTERRUPTIONS if not (one is signal.SIGHUP and ignored))
@@ -19,7 +19,7 @@ def heeded() -> tuple[signal.Signals, ...]:
 @contextmanager
 def handling(handle: Callable[[int, types.FrameType | None], None]) -> Iterator[None]:
     """Have these signals handled inside, and as before afterwards."""
-    before = {number: signal.signal(number, handle) for number in heeded()}
+    before = {number: signal.signal(number, handle) for number in handled_signals()}
     try:
         yield
     finally:

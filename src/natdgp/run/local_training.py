@@ -11,16 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from natdgp.checkpoint.checksums import seal
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.training_state import (
     read_aggregated,
     read_state,
-    write_aggregated,
-    write_state,
 )
-from natdgp.checkpoint.weights import load_weights, save_weights
+from natdgp.checkpoint.weights import complete_checkpoint, load_weights, save_weights
 from natdgp.data.table import DataError
 from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.inducing import TooFewRows
@@ -34,8 +31,8 @@ from natdgp.run.driver import (
 from natdgp.run.journal import Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
+from natdgp.run.stop_decisions import StopDecisions
 from natdgp.run.trial_code import LIBRARY_TRIALS, trial_class_of, working_in
-from natdgp.run.verdicts import Verdicts
 from natdgp.settings.experiment import Experiment
 from natdgp.settings.spans import in_batches
 from natdgp.training.callbacks import build_callbacks
@@ -106,7 +103,7 @@ def train(
     folder: RunFolder,
     observer: Observer,
     channel: RankChannel | None = None,
-    verdicts: Verdicts | None = None,
+    stop_decisions: StopDecisions | None = None,
 ) -> Outcome:
     """Train until the configured length, a stop of the run's own, or a signal.
 
@@ -114,7 +111,7 @@ def train(
     :param folder: the run's folder; if it holds checkpoints, the run goes on from the latest.
     :param observer: is told what happens.
     :param channel: between the ranks, if this is rank 0 of several.
-    :param verdicts: what to wait for after every validation, if a search judges the run.
+    :param stop_decisions: what to wait for after every validation, if a search judges the run.
     :raises TrainingFailure: if a hyperparameter makes training break down.
     :raises DataError: if the data cannot be used, or are not those that the run began with.
     :raises NotSaved: if the disk refuses what has to be kept.
@@ -126,11 +123,7 @@ def train(
 
         def write(path: Path, state: Mapping[str, Any]) -> None:
             save_weights(model, path)
-            if (aggregated := getattr(model, "aggregated", None)) is not None:
-                write_aggregated(path, aggregated)
-            write_state(path, state)
-            prepared.record.write(path)
-            seal(path)
+            complete_checkpoint(model, prepared.record, path, state)
 
         driver = RunDriver(
             folder,
@@ -140,7 +133,7 @@ def train(
             write,
             keep_best=storage["save_trial_best"],
             keep_latest=storage["save_trial_latest"],
-            verdicts=verdicts,
+            stop_decisions=stop_decisions,
         )
         loop = prepared.loop(driver, channel)
         if latest is None:

@@ -6,7 +6,7 @@ import logging
 import warnings
 
 
-def quiet_the_stack() -> None:
+def silence_the_stack() -> None:
     """Silence the stack's warnings and TensorFlow's log; natdgp's own log stays."""
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)

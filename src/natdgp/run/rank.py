@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from natdgp.run.exit_status import MISUSED, REFUSED
-from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.parent_process import end_with_parent
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.screen import lasting_screen
@@ -38,7 +38,7 @@ def main(orders: Orders) -> int:
     rank, ranks = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     channel = RankChannel(os.fdopen(orders.channel, "r+b", buffering=0), ranks)
     channel.show(rank)
-    quiet_the_stack()
+    silence_the_stack()
     sys.argv = orders.command
     try:
         status = train(orders, channel, leads=rank == 0)

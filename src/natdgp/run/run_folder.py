@@ -18,7 +18,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, check_seal
+from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, verify_checksums
 from natdgp.run.durable_files import saving, write_whole
 from natdgp.run.process_lock import LOCK, ProcessLock
 
@@ -185,9 +185,9 @@ class RunFolder:
         return self.root / "metrics.jsonl"
 
     @property
-    def verdicts(self) -> Path:
+    def stop_decisions(self) -> Path:
         """Whether the run goes on, if it is one of a search."""
-        return self.root / "verdict.json"
+        return self.root / "stop-decision.json"
 
     @property
     def lock(self) -> Path:
@@ -302,7 +302,7 @@ class RunFolder:
     def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
         """The same for one checkpoint, which has to exist."""
         try:
-            check_seal(checkpoint.path)
+            verify_checksums(checkpoint.path)
             _check_step(checkpoint)
         except DamagedCheckpoint as problem:
             self.set_aside(checkpoint)

@@ -27,8 +27,8 @@ from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import FolderError, RunFolder
+from natdgp.run.stop_decisions import StopDecisions
 from natdgp.run.trial_code import copy_trial_code, find_trial_code
-from natdgp.run.verdicts import Verdicts
 from natdgp.settings.experiment import Experiment, read_experiment
 from natdgp.training.diagnosis import TrainingFailure
 
@@ -192,10 +192,10 @@ def _train_and_report(
         live=live and console.is_terminal,
     )
     steps, ended_as, reason = start, "failed", None
-    verdicts = Verdicts(folder.verdicts) if of_search else None
+    stop_decisions = StopDecisions(folder.stop_decisions) if of_search else None
     try:
         with display:
-            outcome = train(experiment, folder, display, channel, verdicts)
+            outcome = train(experiment, folder, display, channel, stop_decisions)
         steps = outcome.steps
         if outcome.signal is not None and not outcome.completed:
             ended_as = "interrupted"

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from natdgp.run.devices import choose_device, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
-from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.options import options_of_training
 from natdgp.run.slots import choose_slots
 from natdgp.settings import Problem, Search, SettingsError, read_search
@@ -69,7 +69,7 @@ def _search(parsed: argparse.Namespace) -> int:
         return _misused(f"--jobs is {parsed.jobs}, but at least one trial has to be under way")
     search = None if parsed.file is None else _read(parsed)
     choose_device(parsed.device)
-    quiet_the_stack()
+    silence_the_stack()
 
     # The stack comes in here: after the device is chosen, and only for commands that need it.
     from natdgp.data.table import DataError

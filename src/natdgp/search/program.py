@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from natdgp.run.exit_status import REFUSED
-from natdgp.run.logging_setup import quiet_the_stack
+from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.parent_process import end_with_parent
 
 
@@ -17,7 +17,7 @@ def main(run: Path, search: int) -> int:
     :param search: the process that this one belongs to.
     """
     end_with_parent(search)
-    quiet_the_stack()
+    silence_the_stack()
 
     import tensorflow as tf
     from rich.console import Console

@@ -11,7 +11,7 @@ from typing import Final
 from natdgp.data.table import DataError
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.run_folder import FolderError, RunFolder
-from natdgp.run.verdicts import Verdicts
+from natdgp.run.stop_decisions import StopDecisions
 from natdgp.search.event_log import EventLog
 from natdgp.search.job import PROGRAM, Job, run_folder_of, saved_steps, validations_of
 from natdgp.search.search_folder import SearchFolder
@@ -159,7 +159,7 @@ class Runner:
 
     def _judge(self, trial: Trial, run: RunFolder) -> None:
         """Let it go on after its last validation, or save and end."""
-        Verdicts(run.verdicts).give(trial.last_validation, stop=trial.to_end is not None)
+        StopDecisions(run.stop_decisions).give(trial.last_validation, stop=trial.to_end is not None)
 
     def _hear(self, trial: Trial, run: RunFolder, up_to: float = math.inf) -> bool:
         """Take the validations that the search does not know; returns whether there were any."""

@@ -15,10 +15,9 @@ from natdgp.checkpoint.checksums import (
     RECORD_NAME,
     WEIGHTS_NAME,
     DamagedCheckpoint,
-    check_seal,
-    seal,
+    verify_checksums,
 )
-from tests.sealed import WEIGHTS, write_checkpoint
+from tests.checkpoint_files import WEIGHTS, write_checkpoint
 
 
 @pytest.fixture
@@ -31,15 +30,15 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def test_what_was_written_passes_and_determined_may_add_its_own(checkpoint: Path) -> None:
-    check_seal(checkpoint)
+    verify_checksums(checkpoint)
     (checkpoint / "metadata.json").write_text("{}")  # Determined's, written last on a cluster
-    check_seal(checkpoint)
+    verify_checksums(checkpoint)
 
 
-def test_a_checkpoint_may_be_sealed_anew(checkpoint: Path) -> None:
+def test_a_checkpoint_may_be_listed_anew(checkpoint: Path) -> None:
     (checkpoint / WEIGHTS).write_text("others")
-    seal(checkpoint)
-    check_seal(checkpoint)
+    write_checksums(checkpoint)
+    verify_checksums(checkpoint)
 
 
 def _flip_the_last_bit(path: Path) -> None:
@@ -90,7 +89,7 @@ def test_a_damaged_file_is_named(
 ) -> None:
     damage(checkpoint / name)
     with pytest.raises(DamagedCheckpoint, match=rf"{name} .*{message}"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +100,13 @@ def test_a_damaged_file_is_named(
 def test_a_list_that_is_none_is_named(checkpoint: Path, content: str) -> None:
     (checkpoint / FILE_NAME).write_text(content)
     with pytest.raises(DamagedCheckpoint, match=rf"{FILE_NAME} is no list of files"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 def test_without_a_list_nothing_vouches(checkpoint: Path) -> None:
     (checkpoint / FILE_NAME).unlink()
     with pytest.raises(DamagedCheckpoint, match=rf"{FILE_NAME} is missing"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 def _listing(checkpoint: Path) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def test_a_listed_name_leads_nowhere_and_can_be_shown(
     listing[name.format(tmp=tmp_path)] = listing[WEIGHTS]
     (checkpoint / FILE_NAME).write_text(json.dumps(listing))
     with pytest.raises(DamagedCheckpoint, match="is missing") as refused:
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
     str(refused.value).encode()
 
 
@@ -147,21 +146,21 @@ def test_nothing_in_a_checkpoint_may_be_a_link(checkpoint: Path, tmp_path: Path,
     (checkpoint / name).rename(tmp_path / name)
     (checkpoint / name).symlink_to(tmp_path / name)
     with pytest.raises(DamagedCheckpoint, match=f"{name} is a link, which may lead out"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["metadata.json", "unlisted"])
 def test_not_even_what_is_not_listed(checkpoint: Path, tmp_path: Path, name: str) -> None:
     (checkpoint / name).symlink_to(tmp_path)
     with pytest.raises(DamagedCheckpoint, match=f"{name} is a link"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 @pytest.mark.parametrize("name", ["more", "code/metadata.json", f"{WEIGHTS_NAME}.data-00001"])
 def test_what_came_later_is_refused(checkpoint: Path, name: str) -> None:
     (checkpoint / name).touch()
     with pytest.raises(DamagedCheckpoint, match=f"{name} was not written with its checkpoint"):
-        check_seal(checkpoint)
+        verify_checksums(checkpoint)
 
 
 @pytest.mark.parametrize("name", [RECORD_NAME, WEIGHTS, f"{WEIGHTS_NAME}.index"])
@@ -171,12 +170,12 @@ def test_a_list_without_a_model_vouches_for_none(checkpoint: Path, name: str) ->
     for less in (listing, {}):
         (checkpoint / FILE_NAME).write_text(json.dumps(less))
         with pytest.raises(DamagedCheckpoint, match=f"{FILE_NAME} lists no "):
-            check_seal(checkpoint)
+            verify_checksums(checkpoint)
 
 
 def test_a_checkpoint_reached_by_a_link_is_as_good(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "best").symlink_to(checkpoint)
-    check_seal(tmp_path / "best")
+    verify_checksums(tmp_path / "best")
 
 
 @pytest.fixture
@@ -196,4 +195,4 @@ def test_folders_may_lie_deep(deep: Path) -> None:
         os.close(here)
         here = deeper
     os.close(here)
-    check_seal(deep)
+    verify_checksums(deep)

@@ -19,7 +19,12 @@ from scipy import stats
 
 import natdgp
 from natdgp.checkpoint.checksums import FILE_NAME as LIST_NAME
-from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, DamagedCheckpoint, seal
+from natdgp.checkpoint.checksums import (
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    DamagedCheckpoint,
+    write_checksums,
+)
 from natdgp.checkpoint.record import ModelRecord, TaskRecord
 from natdgp.checkpoint.structure import structure_of
 from natdgp.checkpoint.weights import save_weights
@@ -309,7 +314,7 @@ def _save(trained: TrainedModel, folder: Path) -> Path:
     (folder / "code").mkdir()
     (folder / "code" / "trial.py").write_text("pass")
     (folder / "state.pkl").write_bytes(pickle.dumps({}))
-    seal(folder)
+    write_checksums(folder)
     return folder
 
 
@@ -414,7 +419,7 @@ def test_loading_executes_nothing(
         file.write_bytes(pickle.dumps(_Hostile()))
     for file in modules:
         file.write_text("raise RuntimeError")
-    seal(checkpoint)
+    write_checksums(checkpoint)
     load(checkpoint).predict(np.zeros((1, 3)))
     assert not (tmp_path / "hostile").exists()
     pickle.loads(pickles[0].read_bytes())  # the pickles are hostile indeed
@@ -474,7 +479,7 @@ def test_weights_of_another_model_are_refused_before_it_is_built(
     if field == "features":
         record["task"]["scaling"].update(x_mean=[0, 0], x_std=[1, 1])
     (checkpoint / RECORD_NAME).write_text(json.dumps(record))
-    seal(checkpoint)
+    write_checksums(checkpoint)
     with pytest.raises(DamagedCheckpoint, match=f"{RECORD_NAME} describes another model .*{name}"):
         load(checkpoint)
 
@@ -488,7 +493,7 @@ def test_weights_that_are_none_are_refused(
 ) -> None:
     checkpoint = saved
     (checkpoint / f"{WEIGHTS_NAME}.{file}").write_bytes(b"x" * 100)
-    seal(checkpoint)
+    write_checksums(checkpoint)
     with pytest.raises(DamagedCheckpoint, match=words):
         load(checkpoint)
 

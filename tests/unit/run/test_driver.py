@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from natdgp.checkpoint.checksums import RECORD_NAME, check_seal
+from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
 from natdgp.run.driver import EndRequests, RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import VALIDATION, Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder, read_json_lines
-from natdgp.run.verdicts import Verdicts
-from tests.sealed import WEIGHTS, write_checkpoint
+from natdgp.run.stop_decisions import StopDecisions
+from tests.checkpoint_files import WEIGHTS, write_checkpoint
 
 
 class Notes:
@@ -114,7 +114,7 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
     with pytest.raises(NotSaved, match="step-00000008 cannot be written: disk full"):
         _save(_driver(folder, write=fail), 8)
     assert _names(folder) == {"step-00000004"}
-    check_seal(folder.checkpoint(4).path)
+    verify_checksums(folder.checkpoint(4).path)
     # and the step can be saved anew, without what was left over
     _save(_driver(folder), 8)
     assert _names(folder) == {"step-00000004", "step-00000008"}
@@ -140,7 +140,7 @@ def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
     _save(driver, 4, "second")
     assert _names(folder) == {"step-00000004", "damaged-step-00000004"}
     assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "second"
-    check_seal(folder.checkpoint(4).path)
+    verify_checksums(folder.checkpoint(4).path)
     assert f"step-00000004/{lost} is missing; that checkpoint is set aside" in caplog.text
 
 
@@ -223,9 +223,9 @@ def test_a_checkpoint_without_a_validation_is_never_the_best(folder: RunFolder) 
 def test_a_run_of_a_search_waits_for_its_verdict_and_ends_if_told_to(
     folder: RunFolder, stop: bool
 ) -> None:
-    verdicts, notes = Verdicts(folder.verdicts), Notes()
-    driver = _driver(folder, observer=notes, verdicts=verdicts)
-    threading.Timer(0.2, verdicts.give, (4,), {"stop": stop}).start()
+    stop_decisions, notes = StopDecisions(folder.stop_decisions), Notes()
+    driver = _driver(folder, observer=notes, stop_decisions=stop_decisions)
+    threading.Timer(0.2, stop_decisions.give, (4,), {"stop": stop}).start()
     driver.validation(2, {"val_x": 0.5})  # judged long ago, when told of 4
     assert not driver.wants_to_end()
     driver.validation(4, {"val_x": 0.5})

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from natdgp.run.interruptions import INTERRUPTIONS, handling, heeded
+from natdgp.run.interruptions import INTERRUPTIONS, handled_signals, handling
 
 pytestmark = pytest.mark.usefixtures("hangup_heeded")
 
@@ -27,9 +27,9 @@ def test_signals_are_handled_inside_and_as_before_afterwards(number: signal.Sign
 
 
 def test_a_hangup_is_left_alone_where_it_is_ignored() -> None:
-    assert signal.SIGHUP in heeded()
+    assert signal.SIGHUP in handled_signals()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        assert heeded() == (signal.SIGINT, signal.SIGTERM)
+        assert handled_signals() == (signal.SIGINT, signal.SIGTERM)
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -12,7 +12,7 @@ from natdgp.run import run_folder as folder_module
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError, RunFolder, read_json_lines, write_json
-from tests.sealed import write_checkpoint
+from tests.checkpoint_files import write_checkpoint
 
 
 def _everything(root: Path) -> dict[str, bytes | None]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from natdgp.checkpoint.checksums import RECORD_NAME, seal
+from natdgp.checkpoint.checksums import RECORD_NAME, write_checksums
 from natdgp.checkpoint.record import FORMAT
 from natdgp.data.prepare import prepare
 from natdgp.data.table import DataError
@@ -27,9 +27,9 @@ from natdgp.run.run_folder import FolderError, RunFolder
 from natdgp.run.run_session import new_run, run_and_report
 from natdgp.settings.experiment import Experiment, read_experiment
 from natdgp.training.diagnosis import TrainingFailure
+from tests.checkpoint_files import write_checkpoint
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Watcher
-from tests.sealed import write_checkpoint
 
 Write = Callable[[dict[str, Any]], Path]
 
@@ -305,7 +305,7 @@ def test_a_checkpoint_that_names_no_model_is_left_out_and_falls_back(shallow: Ru
     shallow.write_config({**config, "min_validation_period": {"batches": 2}})
     assert _report(shallow)[0] == 0
     (shallow.checkpoint(4).path / RECORD_NAME).write_text("{}")
-    seal(shallow.checkpoint(4).path)
+    write_checksums(shallow.checkpoint(4).path)
     status, screen = _report(shallow)
     assert status == 0
     assert f"{RECORD_NAME} is no record of a model: KeyError('format'); that check" in screen
@@ -369,7 +369,7 @@ def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:
     checkpoint = shallow.checkpoints()[-1].path
     record = json.loads((checkpoint / RECORD_NAME).read_text())
     (checkpoint / RECORD_NAME).write_text(json.dumps({**record, "format": FORMAT + 1}))
-    seal(checkpoint)
+    write_checksums(checkpoint)
     with pytest.raises(FolderError, match=r"newer than .*; upgrade natdgp"):
         _report(shallow)
 

@@ -60,7 +60,7 @@ def main(run: Path, search: int) -> int:
         entry = {"group": "validation", "steps_completed": step, "metrics": report}
         with metrics.open("a") as file:
             file.write(json.dumps(entry) + "\n")
-        stop = _judged(run / "verdict.json", step)
+        stop = _judged(run / "stop-decision.json", step)
         if "beside" in ending:
             while not (run / "asked").exists():
                 time.sleep(0.002)
@@ -81,9 +81,9 @@ def _validated(run: Path) -> bool:
 
 
 def _judged(path: Path, step: int) -> bool:
-    while not path.exists() or (verdict := json.loads(path.read_text()))["steps"] < step:
+    while not path.exists() or (decision := json.loads(path.read_text()))["steps"] < step:
         time.sleep(0.002)
-    return bool(verdict["stop"]) and verdict["steps"] == step
+    return bool(decision["stop"]) and decision["steps"] == step
 
 
 def _save(run: Path, step: int) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, seal
+from natdgp.checkpoint.checksums import RECORD_NAME, WEIGHTS_NAME, write_checksums
 
 WEIGHTS = f"{WEIGHTS_NAME}.data-00000-of-00001"
 
 
 def write_checkpoint(folder: Path, weights: str = "numbers") -> None:
-    """Write and seal one; the folder has to exist, and what it holds is sealed too."""
+    """Write one, checksums included; the folder has to exist, and what it holds is listed too."""
     (folder / RECORD_NAME).write_text("{}")
     (folder / f"{WEIGHTS_NAME}.index").write_text("index")
     (folder / WEIGHTS).write_text(weights)
-    seal(folder)
+    write_checksums(folder)

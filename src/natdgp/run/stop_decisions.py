@@ -12,8 +12,8 @@ PAUSE = 0.02
 """Seconds between two looks at the file."""
 
 
-class Verdicts:
-    """`verdict.json`: up to which step validations have been judged, and whether the last stops it.
+class StopDecisions:
+    """`stop-decision.json`: up to which step validations have been judged, and whether the last stops it.
 
     A run waits for it after every validation, so that a search decides in the order of its results
     and a stopped trial takes no further step.
@@ -27,14 +27,14 @@ class Verdicts:
         write_json(self._path, {"steps": steps, "stop": stop})
 
     def stop(self, steps: int) -> bool:
-        """In the run, after a validation: wait for its verdict; returns whether the run ends."""
-        while (verdict := self._read()) is None or verdict["steps"] < steps:
+        """In the run, after a validation: wait for its decision; returns whether the run ends."""
+        while (decision := self._read()) is None or decision["steps"] < steps:
             time.sleep(PAUSE)
-        return bool(verdict["stop"]) and verdict["steps"] == steps
+        return bool(decision["stop"]) and decision["steps"] == steps
 
     def _read(self) -> dict[str, int] | None:
         try:
-            verdict: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
+            decision: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        return verdict
+        return decision
