@@ -91,6 +91,7 @@ def test_equal_seeds_give_equal_runs(bench: Bench, small_experiment: dict[str, A
 def test_journal_of_a_killed_run_forgets_the_steps_that_are_taken_again(
     bench: Bench, small_experiment: dict[str, Any]
 ) -> None:
+    small_experiment["checkpoint_policy"] = "all"
     straight = bench.new(small_experiment, "straight")
     bench.go(straight)
 
