@@ -123,7 +123,7 @@ class RunDriver:
         self._write = write
         self._keep_best = keep_best
         self._keep_latest = max(keep_latest, 2)
-        self._verdicts = stop_decisions
+        self._stop_decisions = stop_decisions
         self._events = EventFiles(folder.tensorboard)
 
     def status(self, status: str) -> None:
@@ -139,7 +139,7 @@ class RunDriver:
         """Keep and show validation figures; in a search, wait to hear whether the run goes on."""
         self._report(VALIDATION, step, metrics)
         self._observer.validation(step, metrics)
-        if self._verdicts and self._verdicts.stop(step):
+        if self._stop_decisions and self._stop_decisions.stop(step):
             self._requests.ask(signal.SIGTERM)
 
     def wants_to_end(self) -> bool:

@@ -13,7 +13,7 @@ PAUSE = 0.02
 
 
 class StopDecisions:
-    """`stop-decision.json`: up to which step validations have been judged, and whether the last stops it.
+    """`stop-decision.json`: up to which step validations are judged, and whether the last stops it.
 
     A run waits for it after every validation, so that a search decides in the order of its results
     and a stopped trial takes no further step.

@@ -16,6 +16,7 @@ from natdgp.checkpoint.checksums import (
     WEIGHTS_NAME,
     DamagedCheckpoint,
     verify_checksums,
+    write_checksums,
 )
 from tests.checkpoint_files import WEIGHTS, write_checkpoint
 
