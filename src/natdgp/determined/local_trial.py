@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,13 +150,12 @@ class LocalTrial:
 
     def __init__(self, trial_class: type[keras.TFKerasTrial], context: LocalContext) -> None:
         """:param trial_class: the user's.
-        :raises TrainingFailure: if it says that its hyperparameters are invalid.
+        :raises TrainingFailure: here and in every method, if it says that its hyperparameters are
+            invalid.
         """
         self._context = context
-        try:
+        with _translated():
             self._trial = trial_class(context)
-        except det.InvalidHP as error:
-            raise TrainingFailure(str(error)) from error
 
     @functools.cached_property
     def task(self) -> Task:
@@ -169,34 +169,32 @@ class LocalTrial:
 
     def training_data(self, start: int) -> tf.data.Dataset:
         """The trial's training data, from the step on that its context names."""
-        data = _dataset(self._trial.build_training_data_loader(), "build_training_data_loader")
-        return data.repeat()  # as Determined's own loop does
+        with _translated():
+            data = self._trial.build_training_data_loader()
+        return _dataset(
+            data, "build_training_data_loader"
+        ).repeat()  # as Determined's own loop does
 
     def validation_data(self) -> tf.data.Dataset:
         """The trial's validation data."""
-        return _dataset(self._trial.build_validation_data_loader(), "build_validation_data_loader")
+        with _translated():
+            data = self._trial.build_validation_data_loader()
+        return _dataset(data, "build_validation_data_loader")
 
     def compiled_model(self) -> tf.keras.Model:
-        """The trial's model.
-
-        :raises TrainingFailure: if the hyperparameters make none.
-        """
-        try:
+        """The trial's model."""
+        with _translated():
             self._trial.build_model()
-        except det.InvalidHP as error:
-            raise TrainingFailure(str(error)) from error
         if self._context.model is None:
             raise DataError("build_model has not called context.wrap_model; have it wrap its model")
         return self._context.model
 
     def callbacks(self) -> list[tf.keras.callbacks.Callback]:
         """The trial's callbacks; TensorBoard's write to the run's folder."""
-        leads = self._context.reducer.rank == 0
-        callbacks = [
-            one
-            for one in self._trial.keras_callbacks()
-            if leads or not getattr(one, "_chief_worker_only", False)
-        ]
+        with _translated():
+            callbacks = list(self._trial.keras_callbacks())
+        if self._context.reducer.rank != 0:
+            callbacks = [one for one in callbacks if not getattr(one, "_chief_worker_only", False)]
         for one in callbacks:
             if isinstance(one, keras.callbacks.TensorBoard):
                 one.log_dir = str(self._context.get_tensorboard_path())
@@ -205,6 +203,14 @@ class LocalTrial:
     def model_record(self, model: tf.keras.Model) -> ModelRecord:
         """What a checkpoint says about the trial's model."""
         return self.task.model_record(model)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except det.InvalidHP as error:
+        raise TrainingFailure(str(error)) from error
 
 
 def _dataset(data: Any, loader: str) -> tf.data.Dataset:

@@ -24,9 +24,10 @@ class NaturalGradientSettings(Frozen):
     ramp_steps: NonNegativeInt = 0
     """Steps over which gamma rises from gamma_initial, linearly in its logarithm."""
     positive_definite: Literal["exact", "guaranteed", "fallback"] | None = None
-    """What to do where the exact step leads to no Gaussian: `exact` ends the trial, `fallback`
-    takes the guaranteed step there, `guaranteed` takes it always; by default `fallback` for the
-    last layer and `guaranteed` for inner ones, whose loss is not convex (docs/cold_start.md)."""
+    """What to do about a step that is too long: `exact` ends the trial where it leads to no
+    Gaussian; `fallback` shortens it there; `guaranteed` also where a variance would more than
+    double. By default `fallback` for the last layer and `guaranteed` for inner ones, whose loss is
+    not convex (docs/cold_start.md)."""
     max_kl: PositiveFloat | None = None
     """Trust region: a step whose KL(new q || old q) would be larger is shortened, for each latent
     GP; by default steps are not bounded."""

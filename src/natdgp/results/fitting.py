@@ -77,7 +77,7 @@ def fit(
         model. By default there are none.
     :param features: the columns to predict from; by default all but the targets.
     :param steps: the most training steps; by default those of 20 passes over the training rows,
-        but at least 1000 and at most 5000. There are 20 validations.
+        but at least 1000 and at most 5000. There are about 20 validations.
     :param seed: of the data's order, of initial values and of the sampling noise.
     :param progress: whether to show a progress bar.
     :param out: a new folder to keep the run in: its validations (`metrics.jsonl`) and its best

@@ -270,6 +270,8 @@ class Loop:
             if not math.isfinite(value):
                 raise self._broken(f"{name} is {value} after step {progress.step}")
         self._callbacks.on_test_end(metrics)
+        if not metrics:
+            raise BadBatch("the validation data have no batch; have their loader give rows")
         if self._plan.judge not in metrics:
             raise TrainingFailure(
                 f"searcher.metric is {self._plan.judge}, which this model does not report; name "

@@ -48,7 +48,7 @@ class CosineSchedule(Frozen):
 
 
 class PerEpochSchedule(Frozen):
-    """learning_rate * factor ** (epoch // every), by Keras' LearningRateScheduler."""
+    """learning_rate * factor ** (epoch // every); an epoch is `records_per_epoch` rows."""
 
     name: Literal["per_epoch"]
     factor: Annotated[Number, Field(gt=0, le=1)]
