@@ -15,7 +15,7 @@ from natdgp.models.deep_gp import DeepGP
 from natdgp.models.noise import Stream
 from natdgp.training.evaluation import Evaluation
 from natdgp.training.natgrad_model import NaturalGradientTraining
-from natdgp.training.steppers import Aggregation, Placement
+from natdgp.training.steppers import Aggregation, Differentiated, Placement
 from natdgp.training.updates import Gradients, with_zeros
 
 
@@ -87,7 +87,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             ]
             loss = -self.deep_gp.elbo(X, Y, positions, self._num_samples, posteriors, weights)
         gradients = Gradients(*with_zeros(tape.gradient(loss, (q, tuple(others))), (q, others)))
-        loss = self._stepper().step(q, gradients, loss, tf.shape(X)[0], self.step)
+        loss = self._stepper().step(Differentiated(q, gradients, loss, tf.shape(X)[0], self.step))
         self.step.assign_add(1)
         return {
             "loss": loss,

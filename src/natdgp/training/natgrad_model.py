@@ -14,7 +14,13 @@ from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.layers.gp import Posterior
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.natgrad.parameters import constrained_gradient
-from natdgp.training.steppers import Aggregation, Placement, Stepper, choose_stepper
+from natdgp.training.steppers import (
+    Aggregation,
+    Differentiated,
+    Placement,
+    Stepper,
+    choose_stepper,
+)
 from natdgp.training.updates import (
     Gradients,
     Updates,
@@ -228,7 +234,9 @@ class LossOfLayers(NaturalGradientTraining):
             tuple(by_others),
         )
         examples = tf.shape(tf.nest.flatten(x)[0])[0]
-        loss = self._stepper().step(posteriors, gradients, loss, examples, self.step)
+        loss = self._stepper().step(
+            Differentiated(posteriors, gradients, loss, examples, self.step)
+        )
         self.step.assign_add(1)
         metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
             x, y, y_pred, sample_weight

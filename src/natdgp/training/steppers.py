@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -31,26 +31,26 @@ class Aggregation:
     """Whether gradients of the k batches are averaged; else they are summed."""
 
 
+class Differentiated(NamedTuple):
+    """What a step is taken with: a batch's loss and its gradients."""
+
+    posteriors: Sequence[Posterior]
+    """q(u) of each natural-gradient layer, before the step."""
+    gradients: Gradients
+    """Of the mean loss of this rank's rows."""
+    loss: tf.Tensor
+    """That mean."""
+    examples: tf.Tensor
+    """n, this rank's rows."""
+    number: tf.Tensor
+    """Of the step, from 0."""
+
+
 class Stepper(Protocol):
     """One kind of step."""
 
-    def step(
-        self,
-        posteriors: Sequence[Posterior],
-        gradients: Gradients,
-        loss: tf.Tensor,
-        examples: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tf.Tensor:
-        """Take a step.
-
-        :param posteriors: q(u) of each natural-gradient layer, before the step.
-        :param gradients: of the mean loss of this rank's rows.
-        :param loss: that mean.
-        :param examples: n, this rank's rows.
-        :param number: of the step, from 0.
-        :returns: the mean loss of all ranks' rows.
-        """
+    def step(self, batch: Differentiated) -> tf.Tensor:
+        """Take a step; returns the mean loss of all ranks' rows."""
 
 
 class StepAlone:
@@ -59,16 +59,9 @@ class StepAlone:
     def __init__(self, updates: Updates) -> None:
         self._updates = updates
 
-    def step(
-        self,
-        posteriors: Sequence[Posterior],
-        gradients: Gradients,
-        loss: tf.Tensor,
-        examples: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tf.Tensor:
-        self._updates.step(posteriors, gradients)
-        return loss
+    def step(self, batch: Differentiated) -> tf.Tensor:
+        self._updates.step(batch.posteriors, batch.gradients)
+        return batch.loss
 
 
 class StepOverRanks:
@@ -78,16 +71,10 @@ class StepOverRanks:
         self._updates = updates
         self._reducer = reducer
 
-    def step(
-        self,
-        posteriors: Sequence[Posterior],
-        gradients: Gradients,
-        loss: tf.Tensor,
-        examples: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tf.Tensor:
-        (*packed, loss), _ = averaged(self._reducer, [*gradients.packed(), loss], examples)
-        self._updates.step(posteriors, gradients.unpacked(packed))
+    def step(self, batch: Differentiated) -> tf.Tensor:
+        packed = [*batch.gradients.packed(), batch.loss]
+        (*packed, loss), _ = averaged(self._reducer, packed, batch.examples)
+        self._updates.step(batch.posteriors, batch.gradients.unpacked(packed))
         return loss
 
 
@@ -105,26 +92,20 @@ class StepOverBatches:
         self._aggregation = aggregation
         self._kept = kept
 
-    def step(
-        self,
-        posteriors: Sequence[Posterior],
-        gradients: Gradients,
-        loss: tf.Tensor,
-        examples: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tf.Tensor:
-        packed = gradients.packed()
-        (loss,), _ = averaged(self._reducer, [loss], examples)
-        self._kept.assign_add(packed_sum(packed, examples), read_value=False)
+    def step(self, batch: Differentiated) -> tf.Tensor:
+        packed = batch.gradients.packed()
+        (loss,), _ = averaged(self._reducer, [batch.loss], batch.examples)
+        self._kept.assign_add(packed_sum(packed, batch.examples), read_value=False)
 
         def go() -> None:
             means = unpacked_means(self._reducer.total(self._kept), packed)
             with tf.control_dependencies(means):
                 self._kept.assign(tf.zeros_like(self._kept), read_value=False)
             factor = 1 if self._aggregation.average else self._aggregation.frequency
-            self._updates.step(posteriors, gradients.unpacked([mean * factor for mean in means]))
+            gradients = batch.gradients.unpacked([mean * factor for mean in means])
+            self._updates.step(batch.posteriors, gradients)
 
-        tf.cond(tf.equal((number + 1) % self._aggregation.frequency, 0), go, lambda: None)
+        tf.cond(tf.equal((batch.number + 1) % self._aggregation.frequency, 0), go, lambda: None)
         return loss
 
 
@@ -135,25 +116,20 @@ class StepSharded:
         self._updates = updates
         self._reducer = reducer
 
-    def step(
-        self,
-        posteriors: Sequence[Posterior],
-        gradients: Gradients,
-        loss: tf.Tensor,
-        examples: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tf.Tensor:
-        count = 2 * len(gradients.q)
-        packed = gradients.packed()
+    def step(self, batch: Differentiated) -> tf.Tensor:
+        count = 2 * len(batch.gradients.q)
+        packed = batch.gradients.packed()
         # Above 0 on every rank if a number on any of them is not finite.
-        wrong = tf.where(all_finite(packed), tf.zeros_like(loss), tf.ones_like(loss))
+        wrong = tf.where(all_finite(packed), tf.zeros_like(batch.loss), tf.ones_like(batch.loss))
         (*others, wrong, loss), all_examples = averaged(
-            self._reducer, [*packed[count:], wrong, loss], examples
+            self._reducer, [*packed[count:], wrong, batch.loss], batch.examples
         )
-        weight = tf.cast(examples, loss.dtype)
+        weight = tf.cast(batch.examples, loss.dtype)
         sharded = ShardedSteps(self._updates.layers, self._updates.natural, self._reducer)
         adopt = sharded.proposed(
-            [q.q_sqrt for q in posteriors], [one * weight for one in packed[:count]], all_examples
+            [q.q_sqrt for q in batch.posteriors],
+            [one * weight for one in packed[:count]],
+            all_examples,
         )
         self._updates.step_sharded(others, tf.equal(wrong, 0), adopt)
         return loss
