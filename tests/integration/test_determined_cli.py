@@ -99,7 +99,7 @@ def test_determined_loads_a_checkpoint_without_the_data(
 
     theirs = keras.load_model_from_checkpoint_path(str(checkpoint))
     ours = natdgp.load(checkpoint)
-    for one, other in zip(theirs.deep_gp.parameters, ours.model.deep_gp.parameters, strict=True):
+    for one, other in zip(theirs.deep_gp.variables, ours.model.deep_gp.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     X = np.random.default_rng(0).normal(size=(20, 3))
     one, other = TrainedModel(theirs, ModelRecord.read(checkpoint)).predict(X), ours.predict(X)
