@@ -106,6 +106,8 @@ class RecordedTrial:
     preempt_at: int | None = None
     """After these training steps the trial is asked to pause."""
     is_preempted: bool = False
+    on_cluster: bool = False
+    """Whether it is told that it runs on one."""
     early_exit: core.EarlyExitReason | None = None
 
     @property
@@ -141,17 +143,19 @@ class RecordedTrial:
             train=_Train(self),
             searcher=searcher,
         )
-        context.start()  # as a context manager it would end this process for an invalid trial
-        try:
-            trial_context = self.trial_class.trial_context_class(context, env)
-            controller = load.get_trial_controller_class(self.trial_class).from_trial(
-                trial_inst=self.trial_class(trial_context), context=trial_context, env=env
-            )
-            controller.run()
-        finally:
-            context.close()
-        if controller.breakdown is not None:
-            raise controller.breakdown
+        invalid: det.InvalidHP | None = None
+        with context:
+            try:
+                trial_context = self.trial_class.trial_context_class(context, env)
+                controller = load.get_trial_controller_class(self.trial_class).from_trial(
+                    trial_inst=self.trial_class(trial_context), context=trial_context, env=env
+                )
+                controller.run()
+                invalid = controller.breakdown
+            except det.InvalidHP as error:  # the context would end this process
+                invalid = error
+        if invalid is not None:
+            raise invalid
         return self
 
     def _environment(self, latest: Path | None, steps: int) -> det.EnvContext:
@@ -177,5 +181,5 @@ class RecordedTrial:
             allocation_id="local",
             managed_training=True,
             test_mode=False,
-            on_cluster=False,
+            on_cluster=self.on_cluster,
         )

@@ -19,14 +19,14 @@ _INITIAL: Final[Any] = {
 def misfits(saved: ModelRecord, own: ModelRecord) -> list[str]:
     """Every field in which a checkpoint is of another model than one's own; none if it fits."""
     theirs, ours = _variables(saved), _variables(own)
-    other: list[str] = []
-    if saved.structure is not None and own.structure is not None:
-        other = differences(saved.structure, own.structure)
-    return other + [
+    fields = [
         f"{name} is {_shown(ours.get(name))}, but {_shown(theirs.get(name))} in the checkpoint"
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
+    if fields or saved.structure is None or own.structure is None:
+        return fields
+    return differences(saved.structure, own.structure)  # which the fields would explain
 
 
 def other_data(saved: TaskRecord, own: TaskRecord) -> str | None:

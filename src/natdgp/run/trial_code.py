@@ -22,8 +22,8 @@ LIBRARY_TRIALS = ("natdgp.determined:DeepGPTrial", "natdgp.determined.trial:Deep
 def find_trial_code(spec: str, source: Path) -> list[Path]:
     """The files and folders that a trial needs, relative to the source folder.
 
-    The folder or package that its module lies in, and all modules and packages at the top, which it
-    may import.
+    The modules at the top, and the folder that its own lies in; or, where it lies at the top
+    itself, all packages beside it.
 
     :param spec: `module:Class`, as Determined's launchers take it.
     :param source: the folder that modules are relative to: the experiment's context.
@@ -37,9 +37,12 @@ def find_trial_code(spec: str, source: Path) -> list[Path]:
     package = source.joinpath(top, *rest)
     path = package.with_suffix(".py")
     if os.path.isfile(path) or os.path.isfile(package / "__init__.py"):
-        beside = [*source.glob("*.py"), *(init.parent for init in source.glob("*/__init__.py"))]
-        own = {Path(top)} if (source / top).is_dir() else set()
-        return sorted(own | {one.relative_to(source) for one in beside})
+        found = {*source.glob("*.py")}
+        if (source / top).is_dir():
+            found.add(source / top)
+        else:
+            found |= {init.parent for init in source.glob("*/__init__.py")}
+        return sorted(one.relative_to(source) for one in found)
     with contextlib.suppress(ModuleNotFoundError):  # of a parent
         if importlib.util.find_spec(module) is not None:
             return []

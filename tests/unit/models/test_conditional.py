@@ -72,8 +72,10 @@ def test_equal_calls_give_equal_gradients() -> None:
             np.testing.assert_array_equal(value, expected)
 
 
-def test_crowded_inducing_points_leave_a_variance_with_its_derivative() -> None:
-    gpflow.config.set_default_float(np.float32)  # restored after every test
+def test_crowded_inducing_points_leave_a_variance_with_its_derivative(
+    gpflow_defaults: None,
+) -> None:
+    gpflow.config.set_default_float(np.float32)  # in the fixture's context
     M = 200
     X = tf.constant(np.random.default_rng(0).normal(size=(1000, 1)), tf.float32)
     kernel = SharedIndependent(SquaredExponential(variance=2.0, lengthscales=3.0), 1)

@@ -60,8 +60,10 @@ def test_active_dimensions_are_obeyed(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [ours for ours, _ in KERNELS])
-def test_coincident_inputs_in_float32_give_finite_gradients(kind: Any) -> None:
-    gpflow.config.set_default_float(np.float32)  # restored after every test
+def test_coincident_inputs_in_float32_give_finite_gradients(
+    kind: Any, gpflow_defaults: None
+) -> None:
+    gpflow.config.set_default_float(np.float32)  # in the fixture's context
     X = tf.Variable(np.ones((4, 3), np.float32))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(kind()(X, tf.constant(np.ones((2, 3), np.float32))))

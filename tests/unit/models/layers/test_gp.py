@@ -174,10 +174,10 @@ def test_layers_of_both_float_types_live_in_one_process(combination: str, whiten
 
 @WHITEN
 @pytest.mark.parametrize("full_cov", [True, False])
-def test_jitter_is_the_layers_own(whiten: bool, full_cov: bool) -> None:
+def test_jitter_is_the_layers_own(whiten: bool, full_cov: bool, gpflow_defaults: None) -> None:
     def outcome(**arguments: Any) -> FloatArray:
         layer = _layer(GPLayer, "shared", whiten=whiten, **arguments)
-        gpflow.config.set_default_jitter(0.5)  # restored after every test
+        gpflow.config.set_default_jitter(0.5)  # in the fixture's context
         cov = layer.predict(_rows(), full_cov=full_cov)[1]
         return np.append(np.ravel(cov), layer.prior_kl())
 
