@@ -22,9 +22,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from natdgp.data.data_settings import FlightsSettings
 from natdgp.data.pipeline import training_dataset
 from natdgp.data.prepare import Rows, prepare
-from natdgp.data.settings import FlightsSettings
 
 BATCH = 1024
 ROUNDS = 10

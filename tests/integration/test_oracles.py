@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from natdgp import NaturalGradient
 from natdgp.models.builder import TaskShape, build_deep_gp
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
 from natdgp.training.model import DeepGPModel
 from tests.conftest import FloatArray
 

@@ -23,7 +23,7 @@ from natdgp.determined import DeepGPTrial
 from natdgp.determined.controller import DeepGPController
 from natdgp.training.callbacks import EarlyStopping
 from natdgp.training.evaluation import Evaluation
-from natdgp.training.settings import EarlyStoppingSettings
+from natdgp.training.training_settings import EarlyStoppingSettings
 from tests.conftest import FloatArray
 from tests.determined_harness import RecordedTrial
 from tests.integration.conftest import Record

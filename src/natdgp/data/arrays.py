@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from natdgp.data.data_settings import TableSettings
 from natdgp.data.files import load_file
-from natdgp.data.settings import TableSettings
 from natdgp.data.table import DataError, FloatArray, Table, unknown_column
 
 
@@ -41,7 +41,7 @@ def file_facts(
     target: str | Sequence[str] | None = None,
     features: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What :class:`natdgp.data.settings.TableSettings` is made of, but for the split.
+    """What :class:`natdgp.data.data_settings.TableSettings` is made of, but for the split.
 
     :raises DataError: if the file's name does not say what it is, or if no target is named.
     """

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from natdgp.data.settings import TableSettings
+from natdgp.data.data_settings import TableSettings
 from natdgp.data.table import PARTS, DataError, FloatArray, Table, unknown_column
 
 # Lower-case spellings in text columns; every column of a CSV file is read as text.

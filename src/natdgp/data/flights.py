@@ -34,7 +34,7 @@ from pathlib import Path
 
 import polars as pl
 
-from natdgp.data.settings import FlightsSettings
+from natdgp.data.data_settings import FlightsSettings
 from natdgp.data.table import DataError, FloatArray, Table, unknown_column
 
 FEATURES = (

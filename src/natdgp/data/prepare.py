@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from natdgp.data.data_settings import ArraysSettings, DataSettings, TableSettings
 from natdgp.data.scaling import Scaling
-from natdgp.data.settings import ArraysSettings, DataSettings, TableSettings
 from natdgp.data.sources import load_table
 from natdgp.data.split import Division, divide
 from natdgp.data.table import DataError, Table

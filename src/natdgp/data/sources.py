@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from natdgp.data.data_settings import ArraysSettings, DataSettings, FlightsSettings
 from natdgp.data.files import load_file
 from natdgp.data.flights import load_flights
-from natdgp.data.settings import ArraysSettings, DataSettings, FlightsSettings
 from natdgp.data.table import DataError, Table
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from natdgp.data.settings import SplitSettings
+from natdgp.data.data_settings import SplitSettings
 from natdgp.data.table import PARTS, DataError
 
 Indices = npt.NDArray[np.int64]

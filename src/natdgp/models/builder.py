@@ -16,7 +16,7 @@ from natdgp.models.deep_gp import DeepGP
 from natdgp.models.inducing import kmeans_inducing_points
 from natdgp.models.kernels import build_kernel
 from natdgp.models.layers.gp import GPLayer
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
 
 MAX_DEFAULT_WIDTH = 30
 """Inner layers are no wider than this by default (Salimbeni & Deisenroth 2017, section 5)."""

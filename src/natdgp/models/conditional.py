@@ -25,7 +25,7 @@ BLOCK = 32
 BLOCK_ALONE = 128
 """The same for one latent GP, whose products are narrower: of 50 to 256 the fastest."""
 
-Gradients = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+Adjoints = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 @check_shapes(
@@ -138,7 +138,7 @@ def whitened_marginals(
 @tf.custom_gradient
 def _mean_and_variance(
     Kff: tf.Tensor, Kuu: tf.Tensor, Kuf: tf.Tensor, q_mu: tf.Tensor, q_sqrt: tf.Tensor
-) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[[tf.Tensor, tf.Tensor], Gradients]]:
+) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[[tf.Tensor, tf.Tensor], Adjoints]]:
     """:func:`whitened_marginals` of the kernel's matrices, of Kff the diagonal.
 
     The derivative is written out, in the notation of reverse mode (Giles 2008: bars are gradients
@@ -173,7 +173,7 @@ def _mean_and_variance(
     for block in blocks:
         removed -= tf.reduce_sum(tf.square(block.B), axis=1)
 
-    def gradients(mean_bar: tf.Tensor, var_bar: tf.Tensor) -> Gradients:
+    def gradients(mean_bar: tf.Tensor, var_bar: tf.Tensor) -> Adjoints:
         var_bar = tf.transpose(var_bar)  # [P, N]
         Kff_bar = tf.reduce_sum(var_bar, axis=0)
         q_mu_bar, q_sqrt_bar, minus_A_bar = _block_gradients(blocks, A, mean_bar, var_bar, Kff_bar)

@@ -17,7 +17,7 @@ import gpflow
 import numpy as np
 import tensorflow as tf
 
-from natdgp.models.settings import KernelSettings
+from natdgp.models.model_settings import KernelSettings
 
 
 def squared_distances(X: tf.Tensor, Z: tf.Tensor | None = None) -> tf.Tensor:

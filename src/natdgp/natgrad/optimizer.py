@@ -42,7 +42,7 @@ Parameters = (
 
 ParametersOrCall = Sequence[Parameters] | Callable[[], Sequence[Parameters]]
 
-Gradients = tuple[tf.Tensor, tf.Tensor]
+QGradients = tuple[tf.Tensor, tf.Tensor]
 """Of q_mu and q_sqrt, with respect to their unconstrained variables."""
 
 DEFAULT_MAX_REFUSED = 100
@@ -212,7 +212,7 @@ class NaturalGradient(GPflowNaturalGradient):
 
     def compute_gradients(
         self, loss_fn: Callable[[], tf.Tensor], var_list: ParametersOrCall
-    ) -> list[tuple[Gradients, Parameters]]:
+    ) -> list[tuple[QGradients, Parameters]]:
         """The gradients, each with its q(u), ready for :meth:`apply_gradients`.
 
         :param loss_fn: the loss, a scalar; called once.
@@ -230,7 +230,7 @@ class NaturalGradient(GPflowNaturalGradient):
         return list(zip(pairs, entries, strict=True))
 
     def apply_gradients(
-        self, grads_and_vars: Iterable[tuple[Gradients, Parameters]], name: str | None = None
+        self, grads_and_vars: Iterable[tuple[QGradients, Parameters]], name: str | None = None
     ) -> tf.Variable:
         """One step on every q(u) of the list, down gradients that are given.
 
@@ -353,7 +353,7 @@ class NaturalGradient(GPflowNaturalGradient):
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
     ) -> SafeStep:
         """Where a step would lead, without taking it: for steps that are shared out over processes,
-        or whose q_sqrt is at hand. XiNat and XiSqrtMeanVar only. Gradients that are not finite are
+        or whose q_sqrt is at hand. XiNat and XiSqrtMeanVar only. QGradients that are not finite are
         no error: nothing is proposed for their latent GPs, which are `refused`.
 
         :param q_mu: [M, P]; any part of the latent GPs of a q(u).

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.weights import write_checkpoint
 from natdgp.data.arrays import as_table, file_facts, joined
+from natdgp.data.data_settings import SplitSettings
 from natdgp.data.prepare import Numbers
-from natdgp.data.settings import SplitSettings
 from natdgp.data.split import Indices, divide
 from natdgp.data.table import FloatArray, Table
 from natdgp.models.inducing import ROWS_PER_CENTRE
@@ -31,8 +31,8 @@ from natdgp.settings.schema import Settings
 from natdgp.training.callbacks import build_callbacks
 from natdgp.training.loop import Loop, Metrics, Plan
 from natdgp.training.model import DeepGPModel
-from natdgp.training.settings import LARGER_IS_BETTER
 from natdgp.training.task import Task
+from natdgp.training.training_settings import LARGER_IS_BETTER
 
 BATCH_SIZE = 1024
 """B by default, or all training rows if there are fewer."""

@@ -28,7 +28,7 @@ from natdgp.training.task import Task
 Builder = Callable[[Settings, TaskShape, int], DeepGP]
 """(settings, shape of the task, seed) to a model whose variables are then filled."""
 
-Table = Any
+RowsByName = Any
 """An array or nested sequences [n, D]; or columns by name: a mapping, a pandas or polars frame."""
 
 
@@ -117,7 +117,7 @@ class TrainedModel:
         """The columns that it predicts."""
         return self.record.task.targets
 
-    def predict(self, X: Table, quantiles: Sequence[float] | None = None) -> Prediction:
+    def predict(self, X: RowsByName, quantiles: Sequence[float] | None = None) -> Prediction:
         """Predict at new inputs.
 
         A prediction is a function of the row: not of the other rows, nor of their order. All rows
@@ -165,7 +165,7 @@ class TrainedModel:
             },
         )
 
-    def evaluate(self, X: Table, Y: Table | None = None) -> dict[str, float]:
+    def evaluate(self, X: RowsByName, Y: RowsByName | None = None) -> dict[str, float]:
         """The figures over rows in the units of the training data.
 
         :param X: as :meth:`predict` takes it.
@@ -216,10 +216,10 @@ class TrainedModel:
     def _batch_size(self) -> int:
         return self.record.settings.evaluation.batch_size
 
-    def _inputs(self, X: Table) -> Numbers:
+    def _inputs(self, X: RowsByName) -> Numbers:
         return self._columns("X", X, self.features)
 
-    def _columns(self, what: str, data: Table, names: Sequence[str]) -> Numbers:
+    def _columns(self, what: str, data: RowsByName, names: Sequence[str]) -> Numbers:
         """[n, len(names)], from arrays or from a table that has the names."""
         if not (isinstance(data, Mapping) or hasattr(data, "columns")):
             values = np.asarray(data, dtype=np.float64)

@@ -19,7 +19,7 @@ from natdgp.settings.problems import Problem, choices, groups
 from natdgp.settings.searchers import HalvingSearcher
 from natdgp.settings.space import read_space, value_at
 from natdgp.settings.spans import Period, in_batches
-from natdgp.training.settings import LARGER_IS_BETTER, SelectionMetric
+from natdgp.training.training_settings import LARGER_IS_BETTER, SelectionMetric
 
 
 def epochs_have_a_length(config: Mapping[str, Any]) -> Iterator[Problem]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from natdgp.data.settings import DataSettings
+from natdgp.data.data_settings import DataSettings
 from natdgp.fields import Frozen, PositiveInt, Refused
-from natdgp.models.settings import ModelSettings
-from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.models.model_settings import ModelSettings
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
 from natdgp.settings.problems import Problem, SettingsError, problems_from
-from natdgp.training.settings import (
+from natdgp.training.training_settings import (
     AdamSettings,
     EarlyStoppingSettings,
     EvaluationSettings,

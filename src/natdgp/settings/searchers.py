@@ -12,7 +12,7 @@ from pydantic import Field
 
 from natdgp.fields import NonNegativeInt, Number, PositiveInt, Section
 from natdgp.settings.spans import Length
-from natdgp.training.settings import SelectionMetric
+from natdgp.training.training_settings import SelectionMetric
 
 Rungs = Annotated[PositiveInt, Field(le=100)]
 

@@ -16,7 +16,11 @@ import tensorflow as tf
 from natdgp.settings.schema import Settings
 from natdgp.training.drift import check_drift
 from natdgp.training.schedules import gamma_at, learning_rate_at
-from natdgp.training.settings import LARGER_IS_BETTER, EarlyStoppingSettings, PlateauSettings
+from natdgp.training.training_settings import (
+    LARGER_IS_BETTER,
+    EarlyStoppingSettings,
+    PlateauSettings,
+)
 
 
 class Stateful(Protocol):

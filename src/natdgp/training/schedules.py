@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from natdgp.natgrad.settings import NaturalGradientSettings
-from natdgp.training.settings import (
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
+from natdgp.training.training_settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,

@@ -14,15 +14,15 @@ import tensorflow as tf
 import natdgp
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint
 from natdgp.checkpoint.record import FORMAT, ModelRecord, NewerFormat, TaskRecord, versions
+from natdgp.data.data_settings import TableSettings
 from natdgp.data.prepare import Prepared, Rows
 from natdgp.data.scaling import Scaling
-from natdgp.data.settings import TableSettings
 from natdgp.likelihoods.student_t import StudentTSettings
 from natdgp.models.builder import TaskShape
-from natdgp.models.settings import ModelSettings
-from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.models.model_settings import ModelSettings
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
 from natdgp.settings.schema import Settings
-from natdgp.training.settings import AdamSettings, CosineSchedule, EarlyStoppingSettings
+from natdgp.training.training_settings import AdamSettings, CosineSchedule, EarlyStoppingSettings
 
 # Floats whose decimal forms are long, tiny, huge or one bit from a round number.
 AWKWARD = np.array([1 / 3, np.nextafter(1.0, 2.0), 5e-324, 1.7976931348623157e308, -0.1])

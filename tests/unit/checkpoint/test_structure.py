@@ -17,7 +17,7 @@ from natdgp.likelihoods.registry import likelihood_of
 from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.layers.gp import GPLayer
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
 
 
 def _model(

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from natdgp.data.settings import SplitSettings, TableSettings
+from natdgp.data.data_settings import SplitSettings, TableSettings
 from natdgp.data.sources import load_table
 from natdgp.data.table import DataError, unknown_column
 

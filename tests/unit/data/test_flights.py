@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from natdgp.data.data_settings import FlightsSettings, SplitSettings
 from natdgp.data.flights import FEATURES, parse_flights
-from natdgp.data.settings import FlightsSettings, SplitSettings
 from natdgp.data.sources import load_table
 from natdgp.data.table import DataError
 

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from natdgp.data.data_settings import FlightsSettings, SplitSettings, TableSettings
 from natdgp.data.prepare import prepare
-from natdgp.data.settings import FlightsSettings, SplitSettings, TableSettings
 from natdgp.data.table import DataError
 from natdgp.likelihoods.gaussian import GaussianSettings
 from natdgp.likelihoods.registry import build_likelihood

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natdgp.data.settings import SplitSettings
+from natdgp.data.data_settings import SplitSettings
 from natdgp.data.split import divide
 from natdgp.data.table import DataError
 

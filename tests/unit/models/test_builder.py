@@ -13,7 +13,7 @@ from natdgp.models.builder import MAX_DEFAULT_WIDTH, TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.inducing import TooFewRows, kmeans_inducing_points
 from natdgp.models.layers.gp import JITTER
-from natdgp.models.settings import KernelSettings, ModelSettings
+from natdgp.models.model_settings import KernelSettings, ModelSettings
 from tests.conftest import FloatArray
 
 N = 60

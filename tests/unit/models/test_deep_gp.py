@@ -11,8 +11,8 @@ import tensorflow_probability as tfp
 
 from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
+from natdgp.models.model_settings import ModelSettings
 from natdgp.models.noise import Draws, Stream
-from natdgp.models.settings import ModelSettings
 from tests.conftest import FloatArray
 
 N, n, FIRST = 50, 5, 3

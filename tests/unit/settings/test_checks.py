@@ -14,7 +14,7 @@ from natdgp.settings.checks import (
     trials_start_from_nothing,
 )
 from natdgp.settings.problems import groups
-from natdgp.training.settings import LARGER_IS_BETTER, SelectionMetric
+from natdgp.training.training_settings import LARGER_IS_BETTER, SelectionMetric
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from natdgp.data.settings import ArraysSettings
+from natdgp.data.data_settings import ArraysSettings
 from natdgp.settings import read_experiment
 from natdgp.settings.document import parse
 from natdgp.settings.problems import groups
 from natdgp.settings.schema import Settings
-from natdgp.training.settings import SelectionMetric
+from natdgp.training.training_settings import SelectionMetric
 
 CONST = Path(__file__).parents[3] / "experiments" / "flights" / "const.yaml"
 LINES = CONST.read_text(encoding="utf-8").splitlines()

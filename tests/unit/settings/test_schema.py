@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
 from natdgp.settings import SettingsError
 from natdgp.settings.schema import Settings
 

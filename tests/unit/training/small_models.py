@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.model import DeepGPModel
 from tests.conftest import FloatArray

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.data.settings import TableSettings
+from natdgp.data.data_settings import TableSettings
 from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.builder import TaskShape
 from natdgp.models.inducing import TooFewRows
-from natdgp.models.settings import ModelSettings
+from natdgp.models.model_settings import ModelSettings
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
 from natdgp.natgrad.optimizer import NaturalGradient
-from natdgp.natgrad.settings import NaturalGradientSettings
 from natdgp.settings.schema import Settings
 from natdgp.training.assembly import build_optimizers, build_training_model
 from natdgp.training.model import DeepGPModel
-from natdgp.training.settings import AdamSettings, EvaluationSettings
+from natdgp.training.training_settings import AdamSettings, EvaluationSettings
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
 

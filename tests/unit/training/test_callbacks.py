@@ -21,7 +21,7 @@ from natdgp.training.callbacks import (
     load_states,
     states_of,
 )
-from natdgp.training.settings import EarlyStoppingSettings, PlateauSettings
+from natdgp.training.training_settings import EarlyStoppingSettings, PlateauSettings
 from tests.unit.training.small_models import batch_of, small_model
 
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
 from natdgp.training.schedules import gamma_at, learning_rate_at
-from natdgp.training.settings import (
+from natdgp.training.training_settings import (
     AdamSettings,
     CosineSchedule,
     ExponentialSchedule,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from natdgp.natgrad.settings import NaturalGradientSettings
+from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
 
 
 def test_one_gamma_holds_for_every_layer_and_a_list_has_one_for_each() -> None:
