@@ -36,12 +36,28 @@ def with_matern(settings, shape, seed, X=None):
 """
 
 TRIAL = """
+from pathlib import Path
+
 from determined import keras
 
 from builder_of_mine import with_matern
 from natdgp.determined import DeepGPTrial
 from natdgp.training.assembly import build_optimizers
 from natdgp.training.model import DeepGPModel
+
+
+class Notes(keras.callbacks.Callback):
+    heard = ""
+
+    def on_train_workload_begin(self, total_batches_trained, batches_requested, logs):
+        self.heard += f"{total_batches_trained}+{batches_requested} "
+
+    def on_train_workload_end(self, total_batches_trained, logs):
+        assert "loss" in logs
+        self.heard += f"={total_batches_trained} "
+
+    def on_checkpoint_end(self, checkpoint_dir):
+        Path(checkpoint_dir, "heard.txt").write_text(self.heard)
 
 
 class Mine(DeepGPTrial):
@@ -64,7 +80,7 @@ class Mine(DeepGPTrial):
         return super().build_validation_data_loader().take(1)
 
     def keras_callbacks(self):  # without those of super()
-        return [keras.callbacks.TensorBoard()]
+        return [keras.callbacks.TensorBoard(), Notes()]
 """
 
 STOCK = """
@@ -126,7 +142,12 @@ def test_a_trial_that_overrides_all_keeps_what_the_settings_ask_for_and_is_repor
     assert gammas == pytest.approx([0.01 * 10 ** (step / 8) for step in (1, 3, 5, 7)], rel=1e-12)
 
     # TensorBoard's callback wrote into the run's folder.
-    assert list(own.tensorboard.glob("validation/events.out.tfevents*"))
+    for part in ("train", "validation"):
+        assert list(own.tensorboard.glob(f"{part}/events.out.tfevents*"))
+
+    # Determined's own hooks were heard, and a checkpoint keeps what they write into it.
+    heard = sorted(own.root.glob("checkpoints/*/heard.txt"))[-1].read_text()
+    assert heard == "0+2 =2 2+2 =4 4+2 =6 6+2 =8 "
 
     # Another kernel with the same variables is not taken for the one of the settings.
     with pytest.raises(ValueError, match=r"build=.*\n.*kernel.*SquaredExponential.*Matern52"):

@@ -123,6 +123,7 @@ def train(
 
         def write(path: Path, state: Mapping[str, Any]) -> None:
             save_weights(model, path)
+            loop.tell("on_checkpoint_end", str(path))  # which may add files
             complete_checkpoint(model, prepared.record, path, state)
 
         driver = RunDriver(
@@ -135,9 +136,9 @@ def train(
             keep_latest=storage["save_trial_latest"],
             stop_decisions=stop_decisions,
         )
-        loop = prepared.loop(driver, channel)
         if latest is None:
-            folder.set_reports_aside()
+            folder.set_reports_aside()  # before callbacks open files of theirs
+        loop = prepared.loop(driver, channel)
         try:
             ending = loop.run()
         finally:

@@ -124,7 +124,9 @@ class Loop:
         :param validation_data: every validation row once.
         :param plan: when to do what.
         :param driver: keeps figures and checkpoints.
-        :param callbacks: Keras'; they hear of batches, validations and epochs.
+        :param callbacks: Keras'; they hear of batches, validations and epochs. Those with
+            Determined's `on_train_workload_begin` and `on_train_workload_end` hear of what is
+            trained between two reports.
         :param heartbeat: shows how far this rank is, where others wait for it.
         """
         self._model = model
@@ -156,6 +158,12 @@ class Loop:
         """What a checkpoint has to keep, as plain values."""
         self.progress.callbacks = states_of(self.callbacks)
         return dict(vars(self.progress))
+
+    def tell(self, hook: str, *arguments: Any) -> None:
+        """Call a method of those callbacks that have it, as Determined's may."""
+        for one in self.callbacks:
+            if (method := getattr(one, hook, None)) is not None:
+                method(*arguments)
 
     def run(self) -> Ending:
         """Train to the end of the plan, or until a callback or the driver ends it.
@@ -235,6 +243,7 @@ class Loop:
         per_epoch = plan.steps_per_epoch
         logs: dict[str, Any] = {}
         self._model.reset_metrics()
+        self.tell("on_train_workload_begin", progress.step, steps, {})
         for _ in range(steps):
             in_epoch = progress.step % per_epoch if per_epoch else progress.step
             if per_epoch and in_epoch == 0:
@@ -251,6 +260,7 @@ class Loop:
             if per_epoch and in_epoch == per_epoch - 1:
                 self._callbacks.on_epoch_end(progress.step // per_epoch - 1, {})
         metrics = {name: float(value) for name, value in logs.items()}
+        self.tell("on_train_workload_end", progress.step, metrics)
         metrics |= self._counts()
         self._wait()
         self._driver.training(progress.step, metrics)
