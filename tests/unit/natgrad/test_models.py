@@ -88,8 +88,10 @@ def _train(
 @pytest.mark.parametrize(
     ("task", "gamma", "options", "enough"),
     [
-        pytest.param(student_t, 1.0, {"max_kl": 10.0}, 128.0, id="student_t"),
-        pytest.param(student_t, 0.5, {"max_kl": 10.0}, 128.0, id="student_t, half"),
+        pytest.param(student_t, 1.0, {}, 128.0, id="student_t"),
+        pytest.param(student_t, 0.5, {}, 128.0, id="student_t, half"),
+        pytest.param(student_t, 1.0, {"max_kl": 10.0}, 128.0, id="student_t, max_kl"),
+        pytest.param(student_t, 0.5, {"max_kl": 10.0}, 128.0, id="student_t, half, max_kl"),
         pytest.param(float32, 1.0, {}, -50_000.0, id="float32"),
         pytest.param(float32, 0.1, {}, -50_000.0, id="float32, a tenth"),
         pytest.param(two_layers_student_t, 1.0, {}, 390.0, id="two layers, student_t"),
@@ -115,9 +117,3 @@ def test_gpflow_crashes_and_this_optimizer_goes_on(
     for q_mu, q_sqrt in variational:
         assert np.all(np.isfinite(q_mu.numpy()))
         assert np.all(np.diagonal(q_sqrt.numpy(), axis1=1, axis2=2) > 0)
-
-
-def test_staying_gaussian_is_not_yet_converging() -> None:
-    """Why max_kl is there: with steps of length 1 a Student-t model goes on and gets no nearer."""
-    before, after, _ = _train(student_t, NaturalGradient(1.0), 40)
-    assert after > before
