@@ -9,7 +9,7 @@ import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,13 +35,14 @@ def check_shapes(*specs: str) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         @functools.cache
         def checked() -> Function:
-            decorator = importlib.import_module("check_shapes").check_shapes(*specs)
-            return decorator(function)  # type: ignore[no-any-return]
+            decorate_now = importlib.import_module("check_shapes").check_shapes(*specs)
+            decorated: Function = decorate_now(function)
+            return decorated
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             return checked()(*args, **kwargs)
 
-        return call  # type: ignore[return-value]
+        return cast(Function, call)
 
     return decorate

@@ -99,7 +99,8 @@ class Ending:
 
 
 def _train_step(model: Any, iterator: Iterator[Any]) -> dict[str, tf.Tensor]:
-    return model.train_step(next(iterator))  # type: ignore[no-any-return]
+    logs: dict[str, tf.Tensor] = model.train_step(next(iterator))
+    return logs
 
 
 class Loop:

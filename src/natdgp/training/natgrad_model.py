@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gpflow
@@ -164,6 +164,10 @@ class NaturalGradientTraining:
     layers: list[tf.keras.layers.Layer]
     variables: list[tf.Variable]
     trainable_variables: list[tf.Variable]
+    compute_loss: Callable[..., tf.Tensor]
+    compute_metrics: Callable[..., dict[str, tf.Tensor]]
+    get_weights: Callable[[], list[np.ndarray[Any, Any]]]
+    set_weights: Callable[[list[np.ndarray[Any, Any]]], None]
 
 
 def _checked(optimizers: Sequence[Any], layers: Sequence[gpflux.layers.GPLayer]) -> list[Any]:
@@ -220,7 +224,7 @@ class LossOfLayers(NaturalGradientTraining):
         with tf.GradientTape() as tape:
             tape.watch(q)  # also where GPflow's optimizers were told to leave it alone
             y_pred = self(x, training=True)  # type: ignore[operator]
-            loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
+            loss = self.compute_loss(x, y, y_pred, sample_weight)
         others = self.other_variables()  # which a model may have from its first batch on
         by_q, by_others = with_zeros(tape.gradient(loss, (q, others)), (q, others))
         gradients = Gradients(
@@ -238,9 +242,7 @@ class LossOfLayers(NaturalGradientTraining):
             Differentiated(posteriors, gradients, loss, examples, self.step)
         )
         self.step.assign_add(1)
-        metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
-            x, y, y_pred, sample_weight
-        )
+        metrics = self.compute_metrics(x, y, y_pred, sample_weight)
         return metrics if self.reducer.size == 1 else {**metrics, "loss": loss}  # of all ranks
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -251,10 +253,8 @@ class LossOfLayers(NaturalGradientTraining):
         x, y, sample_weight = tf.keras.utils.unpack_x_y_sample_weight(data)
         self._refuse_unused(sample_weight)
         y_pred = self(x, training=True)  # type: ignore[operator]
-        loss = self.compute_loss(x, y, y_pred, sample_weight)  # type: ignore[attr-defined]
-        metrics: dict[str, tf.Tensor] = self.compute_metrics(  # type: ignore[attr-defined]
-            x, y, y_pred, sample_weight
-        )
+        loss = self.compute_loss(x, y, y_pred, sample_weight)
+        metrics = self.compute_metrics(x, y, y_pred, sample_weight)
         rows = tf.cast(tf.shape(tf.nest.flatten(x)[0])[0], tf.float64)
         losses = tf.where(rows > 0, tf.cast(loss, tf.float64) * rows, 0.0)
         total = self.reducer.total(self._validated.assign_add(tf.stack([losses, rows])))
@@ -283,7 +283,7 @@ class LossOfLayers(NaturalGradientTraining):
             import h5py
 
             with h5py.File(filepath, "w") as file:
-                for number, value in enumerate(self.get_weights()):  # type: ignore[attr-defined]
+                for number, value in enumerate(self.get_weights()):
                     file[f"weight_{number}"] = value
             return
         super().save_weights(filepath, *args, **kwargs)  # type: ignore[misc]
@@ -295,7 +295,7 @@ class LossOfLayers(NaturalGradientTraining):
 
             with h5py.File(filepath, "r") as file:
                 values = [np.asarray(file[f"weight_{number}"]) for number in range(len(file))]
-            self.set_weights(values)  # type: ignore[attr-defined]
+            self.set_weights(values)
             return None
         return super().load_weights(filepath, *args, **kwargs)  # type: ignore[misc]
 
