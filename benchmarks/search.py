@@ -53,7 +53,7 @@ from natdgp.search.event_log import EventLog
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_methods import TrialEnding
 from natdgp.search.search_session import new_search, search_and_report
-from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
+from natdgp.search.search_state import Event, SearchState, ended, validated
 from natdgp.settings import Search, read_search
 from uci_accuracy import REPOSITORY, as_parquet
 
@@ -138,13 +138,13 @@ def replayed(search: Search, recorded: Sequence[Values]) -> SearchState:
     return state
 
 
-def _life(state: SearchState, recorded: Values, number: int) -> Iterator[SearchEvent]:
+def _life(state: SearchState, recorded: Values, number: int) -> Iterator[Event]:
     trial = state.trials[number]
     for steps, value in recorded.items():
-        yield TrialValidated(number, steps, steps, value)
+        yield validated(number, steps, steps, value)
         if trial.to_end is not None:
             break
-    yield TrialEnded(number, trial.to_end or TrialEnding.COMPLETED)
+    yield ended(number, trial.to_end or TrialEnding.COMPLETED)
 
 
 def best(state: SearchState) -> float:

@@ -18,7 +18,7 @@ from natdgp.distributed.watchdog import LIMIT
 from natdgp.run.devices import choose_device, count_gpus
 from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
 from natdgp.run.logging_setup import silence_the_stack
-from natdgp.run.options import options_of_training
+from natdgp.run.options import options_of_training, overrides_of
 from natdgp.run.screen import lasting_screen
 from natdgp.run.slots import choose_slots
 from natdgp.search.command import add_search
@@ -60,16 +60,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Train the model of an experiment file on this machine, or the trial of your "
         "own that it names. Ctrl-C saves a checkpoint and ends the run; "
         "`natdgp train --resume DIR` goes on from it.",
-    )
-    train.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the run in this folder, in its terms"
-    )
-    train.add_argument(
-        "--slots",
-        type=int,
-        metavar="K",
-        help="train in K processes that share each batch, one to a GPU or to a part of the cores "
-        "(default: resources.slots_per_trial if there are as many GPUs, else 1)",
     )
     train.add_argument(
         "--rank-timeout",
@@ -123,7 +113,7 @@ def _train(parsed: argparse.Namespace) -> int:
         raise SettingsError.single(
             "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
         )
-    experiment = None if parsed.file is None else read_experiment(parsed.file, _overrides(parsed))
+    experiment = None if parsed.file is None else read_experiment(parsed.file, overrides_of(parsed))
     choose_device(parsed.device)
     silence_the_stack()
 
@@ -138,7 +128,7 @@ def _train(parsed: argparse.Namespace) -> int:
     try:
         if experiment is None:
             folder = RunFolder.open(parsed.resume)
-            _, start = _on_slots(read_experiment(folder.config, _overrides(parsed)), parsed)
+            _, start = _on_slots(read_experiment(folder.config, overrides_of(parsed)), parsed)
             return start(folder)
         experiment, start = _on_slots(experiment, parsed)
         folder = new_run(experiment, Path.cwd(), parsed.out)
@@ -152,16 +142,6 @@ def _train(parsed: argparse.Namespace) -> int:
     except (NotSaved, DamagedCheckpoint) as error:
         print(f"natdgp train: {error}", file=sys.stderr)
         return FAILED
-
-
-def _overrides(parsed: argparse.Namespace) -> list[str]:
-    """What the command line says about fields of the file."""
-    overrides = list(parsed.overrides)
-    if parsed.seed is not None:
-        overrides.append(f"reproducibility.experiment_seed={parsed.seed}")
-    if parsed.slots is not None:
-        overrides.append(f"resources.slots_per_trial={parsed.slots}")
-    return overrides
 
 
 def _on_slots(

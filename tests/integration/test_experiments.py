@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from natdgp.run.local_training import train
 from natdgp.run.run_session import new_run
-from natdgp.search.job import experiment_of
+from natdgp.search.runner import experiment_of
 from natdgp.search.search_state import SearchState
 from natdgp.settings import read_experiment, read_search
 from tests.conftest import REPOSITORY

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 import natdgp
 from natdgp.run.run_folder import RunFolder
-from natdgp.search.job import validations_of
+from natdgp.search.runner import validations_of
 from natdgp.search.search_folder import SearchFolder
 from tests.conftest import REPOSITORY
 from tests.integration.conftest import Bench

@@ -32,7 +32,7 @@ def saving(path: Path) -> Iterator[None]:
         raise NotSaved(f"{path} cannot be written: {error.message}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file aside, have it on disk, and give it its name.
 
     :raises NotSaved: if the disk refuses; what had that name before is still there.
@@ -40,8 +40,8 @@ def write_whole(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.partial")
     with saving(path):
         try:
-            with aside.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with aside.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, path)

@@ -11,6 +11,12 @@ def options_of_training() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="an experiment file")
     parser.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with what was interrupted in this folder, in its terms",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
@@ -26,6 +32,13 @@ def options_of_training() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=int, help="reproducibility.experiment_seed")
     parser.add_argument(
+        "--slots",
+        type=int,
+        metavar="K",
+        help="train in K processes that share each batch, one to a GPU or to a part of the cores "
+        "(default: resources.slots_per_trial if there are as many GPUs, else 1)",
+    )
+    parser.add_argument(
         "--device",
         default="auto",
         metavar="DEVICE",
@@ -33,3 +46,14 @@ def options_of_training() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-progress", action="store_true", help="plain lines even on a terminal")
     return parser
+
+
+def overrides_of(parsed: argparse.Namespace) -> list[str]:
+    """What the command line says about fields of the file, each `path=value`."""
+    options = {
+        "seed": "reproducibility.experiment_seed",
+        "slots": "resources.slots_per_trial",
+        "trials": "searcher.max_trials",
+    }
+    given = ((path, getattr(parsed, option, None)) for option, path in options.items())
+    return [*parsed.overrides, *(f"{path}={value}" for path, value in given if value is not None)]

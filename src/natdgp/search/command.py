@@ -5,26 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
 from natdgp.run.devices import choose_device, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
 from natdgp.run.logging_setup import silence_the_stack
-from natdgp.run.options import options_of_training
+from natdgp.run.options import options_of_training, overrides_of
 from natdgp.run.slots import choose_slots
-from natdgp.settings import Problem, Search, SettingsError, read_search
-
-FIELDS: Final = {
-    "trials": "searcher.max_trials",
-    "seed": "reproducibility.experiment_seed",
-    "slots": "resources.slots_per_trial",
-}
-"""What options say about fields of the file."""
+from natdgp.settings import read_search
 
 
 def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,21 +27,9 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "as Determined's would, and every trial is a run as by `natdgp train`. Ctrl-C saves the "
         "trials under way; `natdgp search --resume DIR` goes on, also after a kill.",
     )
-    search.add_argument(
-        "--resume", type=Path, metavar="DIR", help="go on with the search in this folder"
-    )
-    search.add_argument(
-        "--trials", type=int, metavar="N", help="searcher.max_trials, in place of the file's"
-    )
+    search.add_argument("--trials", type=int, metavar="N", help="searcher.max_trials")
     search.add_argument(
         "--jobs", type=int, default=1, metavar="J", help="trials under way at once (default: 1)"
-    )
-    search.add_argument(
-        "--slots",
-        type=int,
-        metavar="K",
-        help="processes of each trial (default: resources.slots_per_trial if there are as many "
-        "GPUs, else 1)",
     )
     search.set_defaults(run=_search)
 
@@ -59,15 +37,14 @@ def add_search(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _search(parsed: argparse.Namespace) -> int:
     if (parsed.file is None) == (parsed.resume is None):
         return _misused("give either an experiment FILE or --resume DIR")
-    terms = (parsed.out, parsed.overrides, parsed.seed, parsed.trials, parsed.slots)
-    if parsed.resume is not None and any(term not in (None, []) for term in terms):
+    if parsed.resume is not None and (parsed.out or overrides_of(parsed)):
         return _misused(
             "a search is resumed in its own terms; --out, --set, --seed, --trials and --slots "
             "start a new one from FILE"
         )
     if parsed.jobs < 1:
         return _misused(f"--jobs is {parsed.jobs}, but at least one trial has to be under way")
-    search = None if parsed.file is None else _read(parsed)
+    search = None if parsed.file is None else read_search(parsed.file, overrides_of(parsed))
     choose_device(parsed.device)
     silence_the_stack()
 
@@ -103,30 +80,6 @@ def _search(parsed: argparse.Namespace) -> int:
     except NotSaved as error:
         print(f"natdgp search: {error}", file=sys.stderr)
         return FAILED
-
-
-def _read(parsed: argparse.Namespace) -> Search:
-    """The search of the file and the options, any problem told in terms of what was written."""
-    options = {
-        f"{field}={value}": f"--{option} {value}"
-        for option, field in FIELDS.items()
-        if (value := getattr(parsed, option)) is not None
-    }
-    try:
-        return read_search(parsed.file, [*parsed.overrides, *options])
-    except SettingsError as error:
-        raise SettingsError(_as_written(each, options) for each in error.problems) from None
-
-
-def _as_written(problem: Problem, options: Mapping[str, str]) -> Problem:
-    option = options.get((problem.file or "").removeprefix("--set "))
-    if option is None:
-        return problem
-    if problem.unknown:
-        message = "this searcher has no number of trials; random, async_halving, adaptive_asha have"
-        remedy = "leave --trials out, or choose one of these as searcher.name"
-        problem = replace(problem, message=message, remedy=remedy)
-    return replace(problem, file=option)
 
 
 def _misused(message: str) -> int:

@@ -6,16 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from natdgp.data.table import DataError
-from natdgp.run.durable_files import append_line, saving
-from natdgp.run.run_folder import FolderError
+from natdgp.run.durable_files import append_line, saving, write_whole
+from natdgp.run.run_folder import FolderError, read_json_lines
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import TrialEnding
-from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
+from natdgp.search.search_state import Event, SearchState
 from natdgp.settings import Search
 
 
@@ -31,58 +29,43 @@ class EventLog:
         """
         self.state = SearchState(search)
         """The search after the last event."""
-        self._folder = folder
-        lines, expected = self._whole_lines() or [self._begin(search)], _identity_of(search)
-        for number, line in enumerate(lines):
-            try:
-                entry = json.loads(line)
-                if number == 0:
-                    identity, self._data = entry["search"], entry["data"]
-                elif identity == expected:
-                    self.state.take(_event_from(entry))
-            except (AttributeError, LookupError, TypeError, ValueError) as error:
-                raise FolderError(
-                    f"{folder.shown / folder.events.name} cannot be read (line {number + 1}: "
-                    f"{error!r}); move it and search.db away, and the search goes on by what its "
-                    "trials have saved"
-                ) from error
-        if identity != expected:
+        self._path = folder.events
+        data = fingerprint_of(search.config["data"])
+        self._header = {"search": _identity_of(search), "data": data}
+        try:
+            header, *entries = self._lines()
+            same = header["search"] == self._header["search"]
+            for entry in entries if same else ():
+                self.state.take(entry)
+        except (LookupError, TypeError, ValueError) as error:
             raise FolderError(
-                f"{folder.shown / folder.events.name} remembers another search than that of "
+                f"{folder.shown / self._path.name} cannot be read ({error!r}); move it away, and "
+                "the search goes on by what its trials have saved"
+            ) from error
+        if not same:
+            raise FolderError(
+                f"{folder.shown / self._path.name} remembers another search than that of "
                 f"{folder.config.name} beside it: name, searcher, hyperparameters or seed differ; "
                 "put back the file that belongs to it, or start a new search with --out"
             )
+        self._header = header
         self.check_data()
 
-    def _whole_lines(self) -> list[bytes]:
-        path = self._folder.events
-        content = path.read_bytes() if path.is_file() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            with saving(path):
-                os.truncate(path, len(whole))
-        return whole.splitlines()
+    def _lines(self) -> list[dict[str, Any]]:
+        """All lines, the first of them new if there is none; half a line is dropped."""
+        if lines := list(read_json_lines(self._path)):
+            with saving(self._path):
+                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
+            return lines
+        write_whole(self._path, json.dumps(self._header) + "\n")
+        return [self._header]
 
-    def _begin(self, search: Search) -> bytes:
-        folder = self._folder
-        if folder.database.exists():
-            raise FolderError(
-                f"{folder.shown} has a search.db, but no events in {folder.events.name}: an "
-                "earlier natdgp searched here, or they were moved away; move search.db away too, "
-                "and the search goes on by what its trials have saved"
-            )
-        data = fingerprint_of(search.config["data"])
-        header = json.dumps({"search": _identity_of(search), "data": data})
-        append_line(folder.events, header)
-        return header.encode()
-
-    def take(self, event: SearchEvent) -> None:
+    def take(self, event: Event) -> None:
         """Have an event on disk, then in the state.
 
         :raises NotSaved: if the disk refuses.
         """
-        entry = {"event": _KINDS[type(event)], **asdict(event)}
-        append_line(self._folder.events, json.dumps(entry))
+        append_line(self._path, json.dumps(event))
         self.state.take(event)
 
     def check_data(self) -> None:
@@ -91,20 +74,11 @@ class EventLog:
         :raises FolderError: if they changed.
         :raises DataError: if they cannot be read.
         """
-        if fingerprint_of(self.state.search.config["data"]) != self._data:
+        if fingerprint_of(self.state.search.config["data"]) != self._header["data"]:
             raise FolderError(
                 "the data changed since the search began, so that its trials could not be "
                 "compared; bring the former data back, or start a new search with --out"
             )
-
-
-_KINDS = {TrialValidated: "validated", TrialEnded: "ended"}
-
-
-def _event_from(entry: dict[str, Any]) -> SearchEvent:
-    if entry.pop("event") == "validated":
-        return TrialValidated(**entry)
-    return TrialEnded(entry["trial"], TrialEnding(entry["ending"]), entry["reason"])
 
 
 def _identity_of(search: Search) -> str:

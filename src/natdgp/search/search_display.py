@@ -9,14 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from natdgp.search.search_methods import most_trials
-from natdgp.search.search_state import (
-    SearchEvent,
-    SearchState,
-    Trial,
-    TrialEnded,
-    TrialStarted,
-)
+from natdgp.search.search_state import SearchState, Trial
 
 ROWS = 12
 """Trials that the table shows besides those under way."""
@@ -30,68 +23,67 @@ class SearchDisplay:
         self._console = console
         self._state = state
         self._began = time.monotonic()
-        self._taken_before = state.steps
+        self._end: float | None = None
+        self._ended_here = 0
         self._under_way: list[Trial] = []
         self.live = Live(console=console, refresh_per_second=4, transient=True) if live else None
         """To be entered, if there is one, for the time of the search."""
 
-    def show(self, event: SearchEvent | TrialStarted | None) -> None:
-        """What happened, and the search after it; without an event, only the time moves on."""
-        if isinstance(event, TrialStarted):
-            trial = self._state.trials[event.trial]
+    def show(self, trial: Trial | None) -> None:
+        """A trial that begins or has ended, and the search with it; None: only time went by."""
+        if trial is not None and trial.ending is None:
             self._under_way.append(trial)
-            self._print(f"trial {trial.number} begins: {point_in_words(trial)}")
-        elif isinstance(event, TrialEnded):
-            trial = self._state.trials[event.trial]
-            if trial in self._under_way:
-                self._under_way.remove(trial)
-            rung = f", rung {trial.rung}" if trial.rung else ""
-            _, value = self._state.best_of(trial)
-            figure = "" if value is None else f": {self._state.search.searcher.metric} {value:.4f}"
-            why = f": {trial.reason}" if trial.reason else ""
-            self._print(
-                f"trial {trial.number} {trial.status} at step {trial.steps}{rung}{figure}{why}"
-            )
-            self._print(f"  {self._standing()}")
+        elif trial is not None:
+            self._under_way = [each for each in self._under_way if each is not trial]
+            self._ended_here += 1
+            to_come = self._state.most_trials - self._ended
+            taken = time.monotonic() - self._began
+            self._end = time.monotonic() + taken / self._ended_here * to_come
         if self.live is not None:
             self.live.update(Group(self._standing(), self._table()))
+        elif trial is not None:
+            self._console.print(self._line(trial), soft_wrap=True)
+
+    def _line(self, trial: Trial) -> str:
+        if trial.ending is None:
+            return f"trial {trial.number} begins: {point_in_words(trial)}"
+        rung = f", rung {trial.rung}" if trial.rung else ""
+        _, value = self._state.best_of(trial)
+        figure = "" if value is None else f": {self._state.search.searcher.metric} {value:.4f}"
+        why = f": {trial.reason}" if trial.reason else ""
+        told = f"trial {trial.number} {trial.status} at step {trial.steps}{rung}{figure}{why}"
+        return f"{told}\n  {self._standing()}"
 
     def time_left(self) -> str:
-        """An estimate, once the first trial has ended."""
-        taken = self._state.steps - self._taken_before
-        if taken <= 0 or all(trial.ending is None for trial in self._state.trials):
+        """An estimate, once a trial has ended: those to come take as long as those before."""
+        if self._end is None:
             return "known after the first trial"
-        per_step = (time.monotonic() - self._began) / taken
-        return f"about {timedelta(seconds=round(per_step * self._state.steps_left))}"
-
-    def _print(self, line: str) -> None:
-        if self.live is None:
-            self._console.print(line, soft_wrap=True)
+        return f"about {timedelta(seconds=round(max(self._end - time.monotonic(), 0)))}"
 
     def _standing(self) -> str:
-        ended = len(self._state.trials) - len(self._state.open)
-        best = self._state.ranked()[0]
-        _, value = self._state.best_of(best)
+        state = self._state
+        best = state.ranked()[0]
+        _, value = state.best_of(best)
         standing = f"best so far {value:.4f} (trial {best.number}), " if value is not None else ""
-        trials = trials_in_words(most_trials(self._state.search))
-        return f"{standing}{ended} of {trials}, time left: {self.time_left()}"
+        trials = trials_in_words(state.most_trials)
+        return f"{standing}{self._ended} of {trials}, time left: {self.time_left()}"
+
+    @property
+    def _ended(self) -> int:
+        return len(self._state.trials) - len(self._state.open)
 
     def _table(self) -> Table:
-        search, table = self._state.search, Table()
-        for heading in ("trial", "state", "step", "rung", search.searcher.metric):
+        state, table = self._state, Table()
+        for heading in ("trial", "state", "step", "rung", state.search.searcher.metric):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("hyperparameters")
-        ended = [trial for trial in self._state.ranked() if trial.ending is not None]
+        ended = [trial for trial in state.ranked() if trial.ending is not None]
         for trial in [*self._under_way, *ended[:ROWS]]:
-            _, value = self._state.best_of(trial)
-            table.add_row(
-                str(trial.number),
-                "training" if trial in self._under_way else trial.status,
-                str(trial.steps),
-                trial.rung,
-                "" if value is None else f"{value:.4f}",
-                point_in_words(trial),
-            )
+            _, value = state.best_of(trial)
+            status = "training" if trial.ending is None else trial.status
+            figure = "" if value is None else f"{value:.4f}"
+            cells = (str(trial.number), status, str(trial.steps), trial.rung, figure)
+            table.add_row(*cells, point_in_words(trial))
         return table
 
 

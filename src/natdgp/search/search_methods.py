@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import bisect
-import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 
 from natdgp.settings import Search
@@ -24,140 +21,68 @@ class TrialEnding(str, Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True)
-class Decision:
-    """Numbers of trials to create, and how the trial that was validated is to end, if it is."""
-
-    created: tuple[int, ...] = ()
-    ending: TrialEnding | None = None
-
-
 class SearchMethod:
-    """Creates a number of trials, and decides which go on: here all (single, random and grid).
+    """Says when a trial begins, and which trials go on.
+
+    Without rungs all go on, and each that ends makes room for another (single, random and grid).
+    With rungs it is one bracket of asynchronous successive halving in the form that stops trials: a
+    trial that reaches a rung goes on if its value is among the best 1/divisor of all values that
+    the rung has seen so far, or the best one of fewer. (ASHA of Li et al. 2020 would pause it and
+    promote it later; here it is decided once.)
 
     Decisions are a function of what it was told and in which order, so that telling it the same
     again makes it what it was.
     """
 
-    def __init__(self, trials: int, concurrent: int, numbers: Iterator[int], again: bool) -> None:
-        """:param concurrent: trials under way at once; 0: all.
-        :param numbers: gives a new trial its number.
-        :param again: whether an invalid trial gives way to another point.
-        """
-        self.replaces_invalid = again
-        self._left = trials
-        self._concurrent = concurrent or trials
-        self._numbers = numbers
-        self._open: set[int] = set()
-
-    def start(self) -> Decision:
-        """The first trials."""
-        return Decision(self._create(self._concurrent))
-
-    def validated(self, trial: int, length: int, value: float) -> Decision:
-        """A trial was validated.
-
-        :param length: trained so far, in the searcher's unit.
-        :param value: of the searched metric.
-        """
-        return Decision()
-
-    def ended(self, trial: int, ending: TrialEnding) -> Decision:
-        """A trial ended."""
-        self._open.discard(trial)
-        self._left += ending is TrialEnding.INVALID and self.replaces_invalid
-        return Decision(self._create())
-
-    def rung(self, trial: int) -> str:
-        """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
-        return ""
-
-    @property
-    def to_come(self) -> int:
-        """How many trials are likely to be created yet."""
-        return self._left
-
-    def likely_end(self, trial: int | None = None) -> float:
-        """The share of its full length to which a trial, or a new one, is likely to be trained."""
-        return 1.0
-
-    def _create(self, most: int = 1) -> tuple[int, ...]:
-        """New trials, as far as there are any left."""
-        created = tuple(itertools.islice(self._numbers, min(most, self._left)))
-        self._left -= len(created)
-        self._open.update(created)
-        return created
-
-
-class SuccessiveHalving(SearchMethod):
-    """One bracket of asynchronous successive halving in the form that stops trials.
-
-    A trial that reaches a rung goes on if its value is among the best 1/divisor of all values that
-    the rung has seen so far, or the best one of fewer. (ASHA of Li et al. 2020 would pause it and
-    promote it later; here it is decided once.)
-    """
-
     def __init__(
-        self, bracket: Bracket, numbers: Iterator[int], *, smaller_is_better: bool
+        self, bracket: Bracket, *, smaller_is_better: bool, replaces_invalid: bool = True
     ) -> None:
-        super().__init__(bracket.max_trials, bracket.concurrent, numbers, again=True)
+        """:param replaces_invalid: whether an invalid trial gives way to another point."""
+        self.replaces_invalid = replaces_invalid
+        self.wanted = bracket.concurrent
+        """How many trials are to have begun by now."""
+        self.most_trials = bracket.max_trials
+        """How many there are, with those that proved invalid and gave way to others."""
         self._bracket = bracket
         self._sign = 1.0 if smaller_is_better else -1.0
         self._rungs: list[list[tuple[float, int]]] = [[] for _ in bracket.rungs]
         self._reached: defaultdict[int, int] = defaultdict(int)  # how many rungs, by trial
+        self._over: set[int] = set()  # trials that ended, or are to end
 
-    def validated(self, trial: int, length: int, value: float) -> Decision:
-        """Results of a trial that has been stopped or has ended change nothing."""
-        if trial not in self._open:
-            return Decision()
-        # The smaller the better; what is no number is as bad as a failure.
-        order = self._sign * value if math.isfinite(value) else math.inf
-        ending = self._judge(trial, length, order)
-        if ending is None:
-            return Decision()
-        self._open.discard(trial)
-        return Decision(self._create(), ending)
+    def validated(self, trial: int, length: int, value: float) -> TrialEnding | None:
+        """Hear of a validation; returns how the trial is to end, or None if it goes on.
 
-    def ended(self, trial: int, ending: TrialEnding) -> Decision:
-        """A new trial begins in the place of an invalid one, or of one that fails unstopped."""
+        Results of a trial that is to end, or has ended, change nothing.
+
+        :param length: trained so far, in the searcher's unit.
+        :param value: of the searched metric.
+        """
+        ending = None if trial in self._over else self._judge(trial, length, self._sign * value)
+        if ending is not None:
+            self._over.add(trial)
+            self._make_room()
+        return ending
+
+    def ended(self, trial: int, ending: TrialEnding) -> None:
+        """Hear of a trial's end. Halving begins no other one where a trial ends of itself."""
+        expected = trial in self._over
+        self._over.add(trial)
         if ending is TrialEnding.INVALID:
             for rung in self._rungs:
                 rung[:] = [entry for entry in rung if entry[1] != trial]
-            return super().ended(trial, ending)
-        if ending is TrialEnding.FAILED and trial in self._open:
+            self.most_trials += self.replaces_invalid
+        elif self._rungs:
+            if expected or ending is not TrialEnding.FAILED:
+                return
             self._insert(self._reached[trial], trial, math.inf)
-            return super().ended(trial, ending)
-        self._open.discard(trial)
-        return Decision()
+        self._make_room()
 
     def rung(self, trial: int) -> str:
-        return f"{self._reached[trial]} of {len(self._rungs)}"
+        """How far a trial has come, as `2 of 3`; empty where there are no rungs."""
+        return f"{self._reached[trial]} of {len(self._rungs)}" if self._rungs else ""
 
-    @property
-    def to_come(self) -> int:
-        return self._left if self._open else 0  # none begins once none is there to be stopped
-
-    def likely_end(self, trial: int | None = None) -> float:
-        """By the first rung that the trial is yet to reach, which it is sure to.
-
-        At a rung one trial in `divisor` goes on, but one at least: the first to get there.
-        """
-        if trial is not None and trial not in self._open:
-            return 0.0
-        heading = [0] * len(self._rungs)
-        for each in self._open:
-            heading[self._reached[each]] += 1
-        passed, expected, chances = max(self._reached.values(), default=0), float(self.to_come), []
-        for rung, count in enumerate(heading):
-            expected += count
-            sure = rung >= passed and expected > 0
-            chances.append(max(1 / self._bracket.divisor, min(1 / expected, 1) if sure else 0.0))
-            expected *= chances[-1]
-        end, first = 1.0, 0 if trial is None else self._reached[trial]
-        for rung in reversed(range(first, len(self._rungs) - 1)):
-            length = self._bracket.rungs[rung] / self._bracket.rungs[-1]
-            end = length + chances[rung] * (end - length)
-        return end
+    def _make_room(self) -> None:
+        self.wanted = min(self.wanted + 1, self.most_trials)
 
     def _judge(self, trial: int, length: int, value: float) -> TrialEnding | None:
         """Pass all rungs that the trial has reached: validations may skip some."""
@@ -181,22 +106,15 @@ class SuccessiveHalving(SearchMethod):
 
 
 def methods_of(search: Search) -> list[SearchMethod]:
-    """New methods, told nothing yet, which create the trials of a search together, from 0 on."""
-    searcher, numbers = search.searcher, itertools.count()
-    if isinstance(searcher, HalvingSearcher):
-        smaller = searcher.smaller_is_better
-        brackets = brackets_of(searcher)
-        return [SuccessiveHalving(b, numbers, smaller_is_better=smaller) for b in brackets]
-    concurrent = getattr(searcher, "max_concurrent_trials", 1)
-    again = isinstance(searcher, RandomSearcher)
-    return [SearchMethod(most_trials(search), concurrent, numbers, again)]
-
-
-def most_trials(search: Search) -> int:
-    """How many trials there are, those that prove invalid and are replaced not counted."""
+    """New methods, told nothing yet, which share the trials of a search."""
     searcher = search.searcher
+    smaller = searcher.smaller_is_better
     if isinstance(searcher, HalvingSearcher):
-        return sum(bracket.max_trials for bracket in brackets_of(searcher))
+        return [SearchMethod(each, smaller_is_better=smaller) for each in brackets_of(searcher)]
+    trials = search.space.grid_size if isinstance(searcher, GridSearcher) else 1
+    again = isinstance(searcher, RandomSearcher)
     if isinstance(searcher, RandomSearcher):
-        return searcher.max_trials
-    return search.space.grid_size if isinstance(searcher, GridSearcher) else 1
+        trials = searcher.max_trials
+    concurrent = getattr(searcher, "max_concurrent_trials", 1) or trials
+    bracket = Bracket((), 1.0, trials, min(concurrent, trials))
+    return [SearchMethod(bracket, smaller_is_better=smaller, replaces_invalid=again)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
@@ -10,23 +12,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from natdgp.run.durable_files import NotSaved
+from natdgp.run.durable_files import NotSaved, write_whole
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
 from natdgp.run.process_lock import ProcessLock
-from natdgp.run.run_folder import FolderError, write_yaml
+from natdgp.run.run_folder import Checkpoint, FolderError, RunFolder, link_to, write_yaml
 from natdgp.run.run_session import located
 from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.search.event_log import EventLog, fingerprint_of
-from natdgp.search.optuna_study import write_study
+from natdgp.search.optuna_study import plain, write_page, write_study
 from natdgp.search.runner import Runner
-from natdgp.search.search_display import SearchDisplay, trials_in_words
+from natdgp.search.search_display import SearchDisplay, point_in_words, trials_in_words
 from natdgp.search.search_folder import SearchFolder
-from natdgp.search.search_methods import most_trials
-from natdgp.search.search_report import report_search
-from natdgp.search.search_state import SearchState
+from natdgp.search.search_state import SearchState, Trial
 from natdgp.settings import Search, read_search
-from natdgp.settings.configuration import trial_of
 
 PATIENCE = 10.0
 """Seconds for which the trials of a search that was killed may take to end."""
@@ -40,9 +39,7 @@ def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
     :raises FolderError: if the folder is taken or the trial's module is missing.
     :raises DataError: if the data are missing.
     """
-    trial = trial_of(search.config["entrypoint"])
-    assert trial is not None, "validated"
-    found = find_trial_code(trial, source)
+    found = find_trial_code(search.trial, source)
     data = located(search.config["data"], source)
     fingerprint_of(data)  # which has to be there
     folder = SearchFolder.create(out, search.config["name"])
@@ -105,13 +102,96 @@ def _failed(console: Console, why: str, way_on: str) -> int:
 
 
 def _announcement(folder: SearchFolder, state: SearchState) -> str:
-    most, likely = state.most_steps, SearchState(state.search).steps_left
-    stopped = f", about {likely:,} if trials are stopped as intended" if likely < most else ""
     ended = len(state.trials) - len(state.open)
     begun = "Going on with" if state.steps or ended else "Writing to"
     return (
         f"{begun} {folder.shown}\n"
-        f"{state.search.searcher.name}: {trials_in_words(most_trials(state.search))}, "
-        f"{most:,} steps at most{stopped}{f'; {ended} have ended already' if ended else ''}. "
+        f"{state.search.searcher.name}: {trials_in_words(state.most_trials)}, "
+        f"{state.most_steps:,} steps at most{f'; {ended} have ended already' if ended else ''}. "
         "An estimate of time follows after the first trial."
     )
+
+
+def report_search(console: Console, folder: SearchFolder, state: SearchState) -> bool:
+    """Write and print the outcome; returns whether any trial has a value and a checkpoint of it.
+
+    :raises NotSaved: if the disk refuses.
+    """
+    write_leaderboard(folder, state)
+    write_page(folder, state)
+    states = [trial.status for trial in state.trials]
+    counts = ", ".join(f"{states.count(each)} {each}" for each in dict.fromkeys(states))
+    lines = [f"{trials_in_words(len(states))} ({counts}), {state.steps:,} steps"]
+    if fewer := state.most_trials - len(states):
+        lines.append(
+            f"{trials_in_words(fewer)} never began: halving begins one where another "
+            "is stopped or fails, and these trials ended of themselves (early stopping)."
+        )
+    if found := _best_checkpoint(folder, state):
+        lines += _keep_best(folder, state, *found)
+    else:
+        lines.append(f"No trial left a checkpoint with a value; {folder.leaderboard} says why.")
+    console.print("\n".join(lines), soft_wrap=True)
+    return found is not None
+
+
+def _best_checkpoint(folder: SearchFolder, state: SearchState) -> tuple[Trial, Checkpoint] | None:
+    """The checkpoint with the best value, and its trial."""
+    saved = (
+        (trial, checkpoint)
+        for trial in state.ranked()
+        if state.best_of(trial)[1] is not None
+        for checkpoint in RunFolder(folder.trial(trial.number)).checkpoints()
+        if checkpoint.steps in trial.values
+    )
+    return min(saved, key=lambda found: state.rank(found[0].values[found[1].steps]), default=None)
+
+
+def _keep_best(
+    folder: SearchFolder, state: SearchState, best: Trial, checkpoint: Checkpoint
+) -> list[str]:
+    """Have the best trial at hand; returns lines about it, and about one that was better."""
+
+    def described(trial: Trial, steps: int) -> str:
+        value = f"{state.search.searcher.metric} {trial.values[steps]:.4f}"
+        return f"trial {trial.number}, {value} after step {steps}"
+
+    config = RunFolder(folder.trial(best.number)).config
+    write_whole(folder.best_config, config.read_text(encoding="utf-8"))
+    link_to(folder.best, checkpoint.path)
+    lines, first = [], state.ranked()[0]
+    steps, _ = state.best_of(first)
+    if steps is not None and (first, steps) != (best, checkpoint.steps):
+        lines.append(f"No checkpoint is left of {described(first, steps)}.")
+    lines.append(f"Best: {described(best, checkpoint.steps)}: {point_in_words(best)}")
+    shown = folder.shown
+    return [
+        *lines,
+        f"Saved under {shown}:",
+        "  leaderboard.csv   all trials, the best first",
+        "  search.html       history, rungs, importances, parallel coordinates",
+        f"  best.yaml         the best trial: natdgp train {shlex.quote(str(shown / 'best.yaml'))}",
+        f"  best              its checkpoint: natdgp.load({str(shown)!r})",
+        "  trials            every trial's run",
+        "  search.db         all that happened, an Optuna study",
+    ]
+
+
+def write_leaderboard(folder: SearchFolder, state: SearchState) -> None:
+    """Write all trials, the best first. A trial's value is its best one, wherever it was stopped.
+
+    :raises NotSaved: if the disk refuses; a former leaderboard is still there.
+    """
+    rows = []
+    for rank, trial in enumerate(state.ranked(), start=1):
+        at_step, value = state.best_of(trial)
+        row = {"rank": rank, "trial": trial.number, "state": trial.status}
+        row |= {state.search.searcher.metric: value, "at_step": at_step, "steps": trial.steps}
+        row |= {"rung": trial.rung, **{name: plain(v) for name, v in trial.searched.items()}}
+        place = folder.trial(trial.number).relative_to(folder.root)
+        rows.append({**row, "seed": trial.seed, "folder": str(place), "reason": trial.reason})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder.leaderboard, text.getvalue())

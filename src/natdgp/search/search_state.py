@@ -7,50 +7,31 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from natdgp.search.search_methods import (
-    Decision,
-    SearchMethod,
-    TrialEnding,
-    methods_of,
-    most_trials,
-)
+from natdgp.search.search_methods import SearchMethod, TrialEnding, methods_of
 from natdgp.settings import Search
 from natdgp.settings.searchers import GridSearcher
-from natdgp.settings.space import Point, place_of, value_at
+from natdgp.settings.space import Point, value_at
 from natdgp.settings.spans import in_batches
 
-
-@dataclass(frozen=True)
-class TrialValidated:
-    """A trial was validated."""
-
-    trial: int
-    steps: int
-    """Training steps behind it."""
-    length: int
-    """Trained so far, in the searcher's unit."""
-    value: float
-    """Of the searched metric."""
+Event = dict[str, Any]
+"""What happens in a search from outside its methods, all that has to be remembered of it: a line
+of JSON, as made by :func:`validated` and :func:`ended`."""
 
 
-@dataclass(frozen=True)
-class TrialEnded:
+def validated(trial: int, steps: int, length: int, value: float) -> Event:
+    """A trial was validated.
+
+    :param steps: training steps behind it.
+    :param length: trained so far, in the searcher's unit.
+    :param value: of the searched metric.
+    """
+    told = {"trial": trial, "steps": steps, "length": length, "value": value}
+    return {"event": "validated", **told}
+
+
+def ended(trial: int, ending: TrialEnding, reason: str | None = None) -> Event:
     """A trial ended; if it is invalid or failed, for a reason."""
-
-    trial: int
-    ending: TrialEnding
-    reason: str | None = None
-
-
-SearchEvent = TrialValidated | TrialEnded
-"""What happens in a search from outside its methods: all that has to be remembered of it."""
-
-
-@dataclass(frozen=True)
-class TrialStarted:
-    """The process of a trial was started, be it anew or from a checkpoint: nothing to remember."""
-
-    trial: int
+    return {"event": "ended", "trial": trial, "ending": ending.value, "reason": reason}
 
 
 @dataclass
@@ -104,32 +85,35 @@ class SearchState:
         self.trials: list[Trial] = []
         self.invalid_in_a_row = 0
         """How many of the trials that ended last were invalid and gave way to others."""
+        self._sign = 1 if search.searcher.smaller_is_better else -1
         self._methods = methods_of(search)
         for method in self._methods:
-            self._create(method, method.start())
+            for _ in range(method.wanted):
+                self._create(method)
 
-    def take(self, event: SearchEvent) -> None:
+    def take(self, event: Event) -> None:
         """Tell the trial's method of an event, and do what it decides."""
-        trial = self.trials[event.trial]
-        if isinstance(event, TrialValidated):
-            trial.values[event.steps] = event.value
-            decision = trial.method.validated(event.trial, event.length, event.value)
-            trial.to_end = trial.to_end or decision.ending  # which stands, whatever comes late
+        trial = self.trials[event["trial"]]
+        method, wanted = trial.method, trial.method.wanted
+        if event["event"] == "validated":
+            trial.values[event["steps"]] = event["value"]
+            ending = method.validated(trial.number, event["length"], event["value"])
+            trial.to_end = trial.to_end or ending  # which stands, whatever comes late
         else:
-            trial.ending, trial.reason = event.ending, event.reason
-            replaced = event.ending is TrialEnding.INVALID and trial.method.replaces_invalid
+            trial.ending, trial.reason = TrialEnding(event["ending"]), event["reason"]
+            replaced = trial.ending is TrialEnding.INVALID and method.replaces_invalid
             self.invalid_in_a_row = self.invalid_in_a_row + 1 if replaced else 0
-            decision = trial.method.ended(event.trial, event.ending)
-        self._create(trial.method, decision)
+            method.ended(trial.number, trial.ending)
+        for _ in range(wanted, method.wanted):
+            self._create(method)
 
-    def _create(self, method: SearchMethod, decision: Decision) -> None:
-        for number in decision.created:
-            assert number == len(self.trials), "trials are numbered as they are created"
-            point = self._point(number)
-            places = map(place_of, self.search.space.searched)
-            searched = {".".join(place): value_at(point, place) for place in places}
-            seed = Random(f"{self.search.seed}/{number}/seed").getrandbits(31)
-            self.trials.append(Trial(number, point, searched, seed, method))
+    def _create(self, method: SearchMethod) -> None:
+        number = len(self.trials)
+        point = self._point(number)
+        paths = self.search.space.domains
+        searched = {".".join(path): value_at(point, path) for path in paths}
+        seed = Random(f"{self.search.seed}/{number}/seed").getrandbits(31)
+        self.trials.append(Trial(number, point, searched, seed, method))
 
     def _point(self, number: int) -> Point:
         space = self.search.space
@@ -143,52 +127,39 @@ class SearchState:
         return [trial for trial in self.trials if trial.ending is None]
 
     @property
+    def most_trials(self) -> int:
+        """How many trials there are, with those that proved invalid and gave way to others."""
+        return sum(method.most_trials for method in self._methods)
+
+    @property
     def steps(self) -> int:
         """Training steps of all trials."""
         return sum(trial.steps for trial in self.trials)
 
     @property
-    def steps_left(self) -> int:
-        """Training steps that are likely to come, if trials are stopped as intended."""
-        steps, number = 0.0, len(self.trials)
-        for trial in self.open:
-            end = trial.method.likely_end(trial.number) * self._full_length(trial.number)
-            steps += max(end - trial.steps, 0)
-        for method in self._methods:
-            end, following = method.likely_end(), number + method.to_come
-            steps += sum(end * self._full_length(n) for n in range(number, following))
-            number = following
-        return round(steps)
-
-    @property
     def most_steps(self) -> int:
-        """Training steps of a search none of whose trials is stopped."""
-        return sum(map(self._full_length, range(most_trials(self.search))))
-
-    def _full_length(self, number: int) -> int:
+        """Training steps if none of the trials is stopped."""
         length = self.search.searcher.max_length.model_dump(exclude_none=True)
-        if "batches" in length:
-            return int(length["batches"])  # whatever the trial's point, which need not be drawn
-        rows = self._point(number)["global_batch_size"]
-        return in_batches(length, rows, self.search.config.get("records_per_epoch"))
+        records = self.search.config.get("records_per_epoch")
+        points = map(self._point, range(self.most_trials))
+        return sum(in_batches(length, point["global_batch_size"], records) for point in points)
 
     def best_of(self, trial: Trial) -> tuple[int, float] | tuple[None, None]:
         """The steps at which a trial was best, and its value there; an invalid one has none."""
-        values = {} if trial.ending is TrialEnding.INVALID else trial.values
-        steps = min(values, key=lambda steps: self.rank(values[steps]), default=None)
-        return (None, None) if steps is None else (steps, values[steps])
+        if trial.ending is TrialEnding.INVALID or not trial.values:
+            return None, None
+        steps = min(trial.values, key=lambda steps: self.rank(trial.values[steps]))
+        return steps, trial.values[steps]
 
     def ranked(self) -> list[Trial]:
         """All trials, the best first and those without a value last."""
 
-        def place(trial: Trial) -> tuple[bool, float]:
+        def place(trial: Trial) -> float:
             _, value = self.best_of(trial)
-            return (value is None, 0.0 if value is None else self.rank(value))
+            return math.inf if value is None else self.rank(value)
 
         return sorted(self.trials, key=place)
 
     def rank(self, value: float) -> float:
-        """A key that sorts the best value first, and what is no number last."""
-        if not math.isfinite(value):
-            return math.inf
-        return value if self.search.searcher.smaller_is_better else -value
+        """A key that sorts the best value first."""
+        return self._sign * value

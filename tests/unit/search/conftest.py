@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from ruamel.yaml import YAML
 from natdgp.run.run_folder import write_yaml
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_methods import TrialEnding
-from natdgp.search.search_state import SearchEvent, SearchState, TrialEnded, TrialValidated
+from natdgp.search.search_state import Event, SearchState, ended, validated
 from natdgp.settings import Search, read_search
+from tests.conftest import REPOSITORY
 
 Write = Callable[..., Search]
 
@@ -44,6 +46,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
+RANDOM = {"name": "random", "metric": "val_nlpd", "max_length": {"batches": 6}, "max_trials": 4}
+
+CSV = {"source": "csv", "path": "table.csv", "target": ["y"]}
+
+
 @pytest.fixture
 def search(search_of: Write) -> Search:
     """A random search of 4 trials of 6 steps."""
@@ -53,7 +60,12 @@ def search(search_of: Write) -> Search:
 @pytest.fixture
 def folder(search: Search, tmp_path: Path) -> SearchFolder:
     """The folder of that search."""
-    folder = SearchFolder.create(tmp_path / "search", "waves")
+    return claimed(tmp_path / "search", search)
+
+
+def claimed(root: Path, search: Search) -> SearchFolder:
+    """A new folder of a search."""
+    folder = SearchFolder.create(root, "waves")
     write_yaml(folder.config, search.config)
     return folder
 
@@ -63,32 +75,38 @@ def search_of(tmp_path: Path) -> Write:
     """Reads the search above with other searcher fields or hyperparameters, given by keyword."""
 
     def write(**changes: Any) -> Search:
-        config = {**CONFIG, **changes}
         path = tmp_path / "search-of.yaml"
         with path.open("w", encoding="utf-8") as file:
-            YAML(typ="safe", pure=True).dump(config, file)
+            YAML(typ="safe", pure=True).dump({**CONFIG, **changes}, file)
         return read_search(path)
 
     return write
 
 
-RANDOM = {"name": "random", "metric": "val_nlpd", "max_length": {"batches": 6}, "max_trials": 4}
+@pytest.fixture
+def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials are the stand-in, which is found from everywhere."""
+    program = (sys.executable, "-m", "tests.unit.search.stand_in")
+    monkeypatch.setattr("natdgp.search.runner.PROGRAM", program)
+    monkeypatch.setattr("natdgp.search.runner.PAUSE", 0.002)
+    monkeypatch.setenv("PYTHONPATH", f"{REPOSITORY}:{REPOSITORY}/src")
 
-EVENTS: tuple[SearchEvent, ...] = (
-    TrialValidated(0, 2, 2, 3.5),
-    TrialValidated(0, 6, 6, 3.75),
-    TrialEnded(0, TrialEnding.COMPLETED),
-    TrialValidated(2, 2, 2, 1.25),
-    TrialEnded(1, TrialEnding.INVALID, "gamma is too long"),
-    TrialValidated(2, 6, 6, 1.0),
-    TrialEnded(2, TrialEnding.COMPLETED),
-    TrialEnded(3, TrialEnding.FAILED, "ValueError"),
-    TrialValidated(4, 2, 2, 1.0),
-    TrialEnded(4, TrialEnding.COMPLETED),
+
+EVENTS: tuple[Event, ...] = (
+    validated(0, 2, 2, 3.5),
+    validated(0, 6, 6, 3.75),
+    ended(0, TrialEnding.COMPLETED),
+    validated(2, 2, 2, 1.25),
+    ended(1, TrialEnding.INVALID, "gamma is too long"),
+    validated(2, 6, 6, 1.0),
+    ended(2, TrialEnding.COMPLETED),
+    ended(3, TrialEnding.FAILED, "ValueError"),
+    validated(4, 2, 2, 1.0),
+    ended(4, TrialEnding.COMPLETED),
 )
 
 
-def state_after(search: Search, events: Iterable[SearchEvent]) -> SearchState:
+def state_after(search: Search, events: Iterable[Event]) -> SearchState:
     """A search to which this happened."""
     state = SearchState(search)
     for event in events:
