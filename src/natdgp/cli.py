@@ -149,7 +149,6 @@ def _on_slots(
 ) -> tuple[Experiment, Callable[[RunFolder], int]]:
     """The experiment as this machine trains it, and what trains it in a folder."""
     from natdgp.run.launch import require_horovod, run_on_slots
-    from natdgp.run.run_session import run_and_report
 
     gpus = count_gpus()
     slots, remark = choose_slots(parsed.slots, experiment.slots, gpus)
@@ -158,17 +157,9 @@ def _on_slots(
         console.print(remark, soft_wrap=True)
     live = not parsed.no_progress
     require_horovod(slots)
-    if slots == 1:
-        start = functools.partial(run_and_report, console, live=live)
-    else:
-        start = functools.partial(
-            run_on_slots,
-            console,
-            slots=slots,
-            live=live,
-            gpus=gpus > 0,
-            limit=parsed.rank_timeout,
-        )
+    start = functools.partial(
+        run_on_slots, console, slots=slots, live=live, gpus=gpus > 0, limit=parsed.rank_timeout
+    )
     return experiment.with_slots(slots), start
 
 

@@ -27,7 +27,7 @@ from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import alone, way_on
+from natdgp.run.run_session import alone, run_and_report, way_on
 from natdgp.run.slots import threads_for
 from natdgp.settings import SettingsError
 
@@ -72,9 +72,9 @@ def run_on_slots(
     limit: float,
     of_search: bool = False,
 ) -> int:
-    """Train in several processes from the folder's latest checkpoint, or from the start.
+    """Train from the folder's latest checkpoint, or from the start; one slot is this process.
 
-    The first SIGINT or SIGTERM asks the ranks to save and end, a second one ends them at once.
+    The first SIGINT or SIGTERM asks several to save and end, a second one ends them at once.
 
     :param console: the screen.
     :param folder: of the run.
@@ -87,6 +87,8 @@ def run_on_slots(
     :raises FolderError: if another command trains there.
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
+    if slots == 1:
+        return run_and_report(console, folder, live=live, of_search=of_search)
     began = time.monotonic()
     with alone(console, folder, slots) as (lock, _), tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)

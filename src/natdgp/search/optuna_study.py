@@ -41,9 +41,7 @@ def write_study(folder: SearchFolder, state: SearchState) -> None:
             file = Path(place, "study")
             storage = RDBStorage(f"sqlite:///{file}")
             study = _study_of(state, storage)
-            study.add_trials(
-                [_frozen(state, trial, _STATES[trial.status]) for trial in state.trials]
-            )
+            study.add_trials([_frozen(state, trial, trial.status) for trial in state.trials])
             storage.engine.dispose()
             write_whole(folder.database, file.read_bytes())
     except (SQLAlchemyError, StorageInternalError) as error:
@@ -58,13 +56,13 @@ def _study_of(state: SearchState, storage: RDBStorage | None = None) -> optuna.S
     )
 
 
-def _frozen(state: SearchState, trial: Trial, status: TrialState) -> FrozenTrial:
-    """A trial as it stands, in a state of Optuna's."""
+def _frozen(state: SearchState, trial: Trial, status: str) -> FrozenTrial:
+    """A trial as it stands, in the state of Optuna's that is like a status."""
     _, value = state.best_of(trial)
     domains = {".".join(path): domain for path, domain in state.search.space.domains.items()}
     return create_trial(
-        state=status,
-        value=value if status in (TrialState.COMPLETE, TrialState.PRUNED) else None,
+        state=_STATES[status],
+        value=value if status in ("completed", "stopped") else None,
         params={name: _param(domains[name], value) for name, value in trial.searched.items()},
         distributions={name: _distribution(domain) for name, domain in domains.items()},
         intermediate_values=trial.values,
@@ -123,7 +121,7 @@ def write_page(folder: SearchFolder, state: SearchState) -> None:
     """
     study = _study_of(state)
     shown = [trial for trial in state.trials if state.best_of(trial)[1] is not None]
-    study.add_trials([_frozen(state, trial, TrialState.COMPLETE) for trial in shown])
+    study.add_trials([_frozen(state, trial, "completed") for trial in shown])
     name = html.escape(study.study_name)
     parts = [f"<!doctype html><html><head><meta charset='utf-8'><title>{name}</title></head><body>"]
     parts.append(f"<h1>{name}</h1>")

@@ -19,33 +19,25 @@ def main(run: Path, search: int) -> int:
     end_with_parent(search)
     silence_the_stack()
 
-    import tensorflow as tf
     from rich.console import Console
 
     from natdgp.data.table import DataError
     from natdgp.distributed.watchdog import VARIABLE, limit_from
+    from natdgp.run.devices import count_gpus
     from natdgp.run.durable_files import NotSaved
     from natdgp.run.launch import require_horovod, run_on_slots
     from natdgp.run.run_folder import FolderError, RunFolder
-    from natdgp.run.run_session import run_and_report
     from natdgp.settings import read_experiment
     from natdgp.training.diagnosis import BadBatch
 
     console = Console(width=200, highlight=False, markup=False, emoji=False)
-    folder = RunFolder.open(run)
+    folder, limit = RunFolder(run), limit_from(os.environ.get(VARIABLE))
     slots = read_experiment(folder.config).slots
     try:
-        if slots == 1:
-            return run_and_report(console, folder, live=False, of_search=True)
         require_horovod(slots)
+        gpus = count_gpus() > 0
         return run_on_slots(
-            console,
-            folder,
-            slots,
-            live=False,
-            gpus=bool(tf.config.list_physical_devices("GPU")),
-            limit=limit_from(os.environ.get(VARIABLE)),
-            of_search=True,
+            console, folder, slots, live=False, gpus=gpus, limit=limit, of_search=True
         )
     except (FolderError, DataError, BadBatch, NotSaved) as error:
         console.print(str(error), soft_wrap=True)

@@ -79,13 +79,14 @@ def saved_steps(run: RunFolder) -> int:
 class Job:
     """A trial under way."""
 
-    def __init__(self, run: RunFolder, environment: Mapping[str, str]) -> None:
+    def __init__(self, trial: Trial, run: RunFolder, environment: Mapping[str, str]) -> None:
         """Start it from the latest checkpoint of its run, in a session of its own: what a terminal
         sends reaches the search alone.
 
         :param environment: variables beside those of this process.
         :raises NotSaved: if its log cannot be opened.
         """
+        self.trial = trial
         self.run = run
         self.environment = environment
         self._log = run.root / "output.log"
@@ -138,7 +139,7 @@ class Runner:
         :param notify: is told of a trial that begins or has ended; of None where time went by.
         """
         self.state = log.state
-        self.jobs: dict[int, Job] = {}
+        self.jobs: list[Job] = []
         """Trials under way."""
         self.signal: signal.Signals | None = None
         """What asked the search to end."""
@@ -159,14 +160,14 @@ class Runner:
             while self._start_trials():
                 if self._ends_early and not self._asked:
                     self._asked = True  # once: a second signal would end them at once
-                    for job in self.jobs.values():
+                    for job in self.jobs:
                         job.process.terminate()
-                for number in list(self.jobs):
-                    self._look_after(number)
+                for job in list(self.jobs):
+                    self._look_after(job)
                 self._notify(None)
                 time.sleep(PAUSE)
         finally:
-            for job in self.jobs.values():
+            for job in self.jobs:
                 job.process.kill()
                 job.process.wait()
 
@@ -184,7 +185,7 @@ class Runner:
     def _start_trials(self) -> bool:
         """Start as many trials as may be; returns whether any is under way."""
         while not self._ends_early and self._free:
-            waiting = [trial for trial in self.state.open if trial.number not in self.jobs]
+            waiting = [trial for trial in self.state.open if not trial.under_way]
             if not waiting:
                 break
             self._start(waiting[0])
@@ -206,28 +207,28 @@ class Runner:
         except (DataError, FolderError) as error:
             self.failure = str(error)
             return
-        self._judge(trial, run)
-        self.jobs[trial.number] = Job(run, self._free.pop(0))
+        self.jobs.append(Job(trial, run, self._free.pop(0)))
+        trial.under_way = True
         self._notify(trial)
 
-    def _look_after(self, number: int) -> None:
+    def _look_after(self, job: Job) -> None:
         """Hear of a trial under way."""
-        job, trial = self.jobs[number], self.state.trials[number]
         status = job.process.poll()  # first: a process that has ended reports no more
         if job.reported():
-            self._hear(trial, job.run)
-            self._judge(trial, job.run)
+            self._hear(job.trial, job.run)
         if status is not None:
-            del self.jobs[number]
+            job.trial.under_way = False
+            self.jobs.remove(job)
             self._free.append(job.environment)
-            self._conclude(trial, job, status)
+            self._conclude(job, status)
 
-    def _conclude(self, trial: Trial, job: Job, status: int) -> None:
+    def _conclude(self, job: Job, status: int) -> None:
         """Note how the process of a trial ended, unless it has to go on another time.
 
         One that was judged to end has done so in order, whatever its status, if it left the
         checkpoint of the validation that was judged.
         """
+        trial = job.trial
         if trial.to_end is not None and saved_steps(job.run) == trial.last_validation:
             self._end(trial, trial.to_end)
         elif trial.to_end is None and status == 0:
@@ -243,12 +244,8 @@ class Runner:
         else:
             self._end(trial, TrialEnding.FAILED, job.last_line)
 
-    def _judge(self, trial: Trial, run: RunFolder) -> None:
-        """Let it go on after its last validation, or save and end."""
-        StopDecisions(run.stop_decisions).give(trial.last_validation, stop=trial.to_end is not None)
-
     def _hear(self, trial: Trial, run: RunFolder, up_to: float = math.inf) -> None:
-        """Take the validations that the search does not know."""
+        """Take the validations that the search does not know, and decide if the trial goes on."""
         searcher = self.state.search.searcher
         unit = searcher.time_metric if isinstance(searcher, HalvingSearcher) else "batches"
         for report in validations_of(run):
@@ -256,6 +253,7 @@ class Runner:
             if trial.last_validation < steps <= up_to:
                 length, value = int(metrics[unit]), metrics[searcher.metric]
                 self._log.take(validated(trial.number, steps, length, value))
+        StopDecisions(run.stop_decisions).give(trial.last_validation, stop=trial.to_end is not None)
 
     def _end(self, trial: Trial, ending: TrialEnding, reason: str | None = None) -> None:
         self._log.take(ended(trial.number, ending, reason))

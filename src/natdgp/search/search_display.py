@@ -25,20 +25,16 @@ class SearchDisplay:
         self._began = time.monotonic()
         self._end: float | None = None
         self._ended_here = 0
-        self._under_way: list[Trial] = []
         self.live = Live(console=console, refresh_per_second=4, transient=True) if live else None
         """To be entered, if there is one, for the time of the search."""
 
     def show(self, trial: Trial | None) -> None:
         """A trial that begins or has ended, and the search with it; None: only time went by."""
-        if trial is not None and trial.ending is None:
-            self._under_way.append(trial)
-        elif trial is not None:
-            self._under_way = [each for each in self._under_way if each is not trial]
+        if trial is not None and trial.ending is not None:
+            now = time.monotonic()
             self._ended_here += 1
             to_come = self._state.most_trials - self._ended
-            taken = time.monotonic() - self._began
-            self._end = time.monotonic() + taken / self._ended_here * to_come
+            self._end = now + (now - self._began) / self._ended_here * to_come
         if self.live is not None:
             self.live.update(Group(self._standing(), self._table()))
         elif trial is not None:
@@ -78,9 +74,9 @@ class SearchDisplay:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("hyperparameters")
         ended = [trial for trial in state.ranked() if trial.ending is not None]
-        for trial in [*self._under_way, *ended[:ROWS]]:
+        for trial in [*(trial for trial in state.trials if trial.under_way), *ended[:ROWS]]:
             _, value = state.best_of(trial)
-            status = "training" if trial.ending is None else trial.status
+            status = "training" if trial.under_way else trial.status
             figure = "" if value is None else f"{value:.4f}"
             cells = (str(trial.number), status, str(trial.steps), trial.rung, figure)
             table.add_row(*cells, point_in_words(trial))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from natdgp.run.process_lock import LOCK
-from natdgp.run.run_folder import SEARCH_CONFIG, FolderError, claim, next_free, shown
+from natdgp.run.run_folder import SEARCH_CONFIG, FolderError, claim, shown
 
 
 class SearchFolder:
@@ -25,12 +25,12 @@ class SearchFolder:
         self.lock = root / LOCK  # held by the one process that searches
 
     @classmethod
-    def create(cls, out: Path | None, name: str) -> SearchFolder:
-        """Claim a new folder: `out`, or the first free one of that name under `runs/`.
+    def create(cls, root: Path) -> SearchFolder:
+        """Claim a new folder.
 
         :raises FolderError: if it is taken or cannot be made.
         """
-        return cls(claim(out or next_free(Path("runs"), name), ("code", "trials")))
+        return cls(claim(root, ("code", "trials")))
 
     @classmethod
     def open(cls, root: Path) -> SearchFolder:

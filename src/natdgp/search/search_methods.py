@@ -107,14 +107,12 @@ class SearchMethod:
 
 def methods_of(search: Search) -> list[SearchMethod]:
     """New methods, told nothing yet, which share the trials of a search."""
-    searcher = search.searcher
-    smaller = searcher.smaller_is_better
+    searcher, smaller = search.searcher, search.searcher.smaller_is_better
     if isinstance(searcher, HalvingSearcher):
         return [SearchMethod(each, smaller_is_better=smaller) for each in brackets_of(searcher)]
-    trials = search.space.grid_size if isinstance(searcher, GridSearcher) else 1
-    again = isinstance(searcher, RandomSearcher)
-    if isinstance(searcher, RandomSearcher):
-        trials = searcher.max_trials
-    concurrent = getattr(searcher, "max_concurrent_trials", 1) or trials
+    grid = isinstance(searcher, GridSearcher)
+    trials = search.space.grid_size if grid else getattr(searcher, "max_trials", 1)
+    concurrent = getattr(searcher, "max_concurrent_trials", 0) or trials
     bracket = Bracket((), 1.0, trials, min(concurrent, trials))
+    again = isinstance(searcher, RandomSearcher)
     return [SearchMethod(bracket, smaller_is_better=smaller, replaces_invalid=again)]

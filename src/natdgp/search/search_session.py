@@ -16,7 +16,7 @@ from natdgp.run.durable_files import NotSaved, write_whole
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
 from natdgp.run.process_lock import ProcessLock
-from natdgp.run.run_folder import Checkpoint, FolderError, RunFolder, link_to, write_yaml
+from natdgp.run.run_folder import Checkpoint, FolderError, RunFolder, link_to, next_free, write_yaml
 from natdgp.run.run_session import located
 from natdgp.run.trial_code import copy_trial_code, find_trial_code
 from natdgp.search.event_log import EventLog, fingerprint_of
@@ -42,7 +42,7 @@ def new_search(search: Search, source: Path, out: Path | None) -> SearchFolder:
     found = find_trial_code(search.trial, source)
     data = located(search.config["data"], source)
     fingerprint_of(data)  # which has to be there
-    folder = SearchFolder.create(out, search.config["name"])
+    folder = SearchFolder.create(out or next_free(Path("runs"), search.config["name"]))
     try:
         copy_trial_code(found, source, folder.code)
         write_yaml(folder.config, {**search.config, "data": data})

@@ -46,6 +46,8 @@ class Trial:
     seed: int
     method: SearchMethod
     """The one that created it, and alone hears of it."""
+    under_way: bool = False
+    """Whether a process trains it now."""
     values: dict[int, float] = field(default_factory=dict)
     """The searched metric after so many steps."""
     to_end: TrialEnding | None = None

@@ -65,7 +65,7 @@ def folder(search: Search, tmp_path: Path) -> SearchFolder:
 
 def claimed(root: Path, search: Search) -> SearchFolder:
     """A new folder of a search."""
-    folder = SearchFolder.create(root, "waves")
+    folder = SearchFolder.create(root)
     write_yaml(folder.config, search.config)
     return folder
 

@@ -58,7 +58,7 @@ def test_a_stopped_trial_counts_as_pruned_and_larger_may_be_better(
 
 
 def test_a_disk_that_refuses_leaves_the_former_study(search: Search, small_disk: Path) -> None:
-    folder = SearchFolder.create(small_disk / "mine", "waves")
+    folder = SearchFolder.create(small_disk / "mine")
     write_study(folder, state_after(search, EVENTS[:3]))
     fill(small_disk, free=8192)
     with pytest.raises(NotSaved, match=r"search\.db cannot be written: "):

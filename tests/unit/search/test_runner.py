@@ -179,7 +179,7 @@ def test_jobs_are_under_way_at_once_and_share_what_there_is(folder: SearchFolder
     def count() -> None:
         nonlocal most
         most = max(most, len(runner.jobs))
-        assert len({job.environment["JOB"] for job in runner.jobs.values()}) == len(runner.jobs)
+        assert len({job.environment["JOB"] for job in runner.jobs}) == len(runner.jobs)
 
     runner.on_pause = count
     runner.run()

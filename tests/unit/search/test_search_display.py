@@ -20,6 +20,7 @@ def _console(*, terminal: bool, width: int = 160) -> tuple[Console, io.StringIO]
 
 def _shown(display: SearchDisplay, state: SearchState, *events: Event) -> None:
     trial = state.trials[events[0]["trial"]]
+    trial.under_way = True
     display.show(trial)
     for event in events:
         state.take(event)
