@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from natdgp.data.table import DataError
-from natdgp.run.durable_files import append_line, saving, write_whole
+from natdgp.run.durable_files import append_line, write_whole
 from natdgp.run.run_folder import FolderError, read_json_lines
 from natdgp.search.search_folder import SearchFolder
 from natdgp.search.search_state import Event, SearchState
@@ -33,7 +32,7 @@ class EventLog:
         data = fingerprint_of(search.config["data"])
         self._header = {"search": _identity_of(search), "data": data}
         try:
-            header, *entries = self._lines()
+            header, *entries = list(read_json_lines(self._path)) or [self._header]
             same = header["search"] == self._header["search"]
             for entry in entries if same else ():
                 self.state.take(entry)
@@ -50,15 +49,8 @@ class EventLog:
             )
         self._header = header
         self.check_data()
-
-    def _lines(self) -> list[dict[str, Any]]:
-        """All lines, the first of them new if there is none; half a line is dropped."""
-        if lines := list(read_json_lines(self._path)):
-            with saving(self._path):
-                os.truncate(self._path, self._path.read_bytes().rfind(b"\n") + 1)
-            return lines
-        write_whole(self._path, json.dumps(self._header) + "\n")
-        return [self._header]
+        lines = (json.dumps(entry) + "\n" for entry in (header, *entries))
+        write_whole(self._path, "".join(lines))
 
     def take(self, event: Event) -> None:
         """Have an event on disk, then in the state.

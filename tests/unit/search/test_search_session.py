@@ -156,7 +156,7 @@ def test_a_disk_that_fills_in_the_middle_ends_the_search_with_the_way_on(
     fill(small_disk)
     status, screen = _report(folder)  # which has only its outcome to write
     assert status == 1
-    assert "search.db cannot be written: No space left on device\nOnce that" in screen
+    assert " cannot be written: No space left on device\nOnce that" in screen
 
 
 def _conclude(
