@@ -77,38 +77,10 @@ def _values(run: RunFolder) -> dict[int, float]:
 
 
 @pytest.mark.slow  # with stand-ins in tests/unit/search; a whole search in test_readme.py
-def test_a_killed_search_goes_on_and_its_best_trial_is_one_that_train_repeats(
+def test_halving_killed_and_interrupted_ends_as_one_that_ran_through(
     searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, bench: Bench
 ) -> None:
-    root = tmp_path / "search"
-    folder = SearchFolder(root)
-    with _start(write_experiment(searched_experiment), "--out", root) as search:
-        second = RunFolder(folder.trial(1))
-        _wait_for(lambda: bool(second.checkpoints()))
-        search.kill()
-    before = folder.trial(0).joinpath("metrics.jsonl").read_bytes()
-
-    output = _search("--resume", root)
-    assert f"Going on with {root}" in output
-    assert "random: 2 trials, 24 steps at most; 1 have ended already" in output
-    assert "2 trials (2 completed), 24 steps" in output
-    assert folder.trial(0).joinpath("metrics.jsonl").read_bytes() == before
-    with folder.leaderboard.open(encoding="utf-8") as file:
-        best, _ = csv.DictReader(file)
-
-    config = YAML(typ="safe", pure=True).load(folder.best_config)
-    again = bench.new(config, "again")
-    bench.go(again)
-    assert _values(again) == _values(RunFolder(folder.root / best["folder"]))
-    assert min(_values(again).values()) == float(best["val_nlpd"])
-    prediction = natdgp.load(root).predict([[0.0, 0.0, 0.0]])
-    assert prediction.mean.shape == (1, 1)
-
-
-@pytest.mark.slow
-def test_halving_killed_and_interrupted_ends_as_one_that_ran_through(
-    searched_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
-) -> None:
+    """And its best trial is one that `train` repeats."""
     searched_experiment["searcher"] = {
         "name": "async_halving",
         "metric": "val_nlpd",
@@ -121,22 +93,36 @@ def test_halving_killed_and_interrupted_ends_as_one_that_ran_through(
         "max_concurrent_trials": 2,
     }
     file = write_experiment(searched_experiment)
-    straight, broken = tmp_path / "straight", tmp_path / "broken"
-    assert "stopped" in _search(file, "--out", straight)
-    arguments: tuple[object, ...] = (file, "--out", broken)
+    straight, broken = SearchFolder(tmp_path / "straight"), SearchFolder(tmp_path / "broken")
+    assert "stopped" in _search(file, "--out", straight.root)
+    arguments: tuple[object, ...] = (file, "--out", broken.root)
     for number, ending in enumerate([signal.SIGKILL, signal.SIGINT, signal.SIGKILL]):
         with _start(*arguments) as search:
-            metrics = RunFolder(SearchFolder(broken).trial(number)).metrics
+            metrics = RunFolder(broken.trial(number)).metrics
             _wait_for(metrics.is_file)
             os.kill(search.pid, ending)
             output, _ = search.communicate(timeout=120)
         if ending is signal.SIGINT:
             assert search.returncode == 130
-            assert f"Go on with:\n  natdgp search --resume {broken}" in output
-        arguments = ("--resume", broken)
-    _search(*arguments)
-    leaderboards = [(root / "leaderboard.csv").read_text() for root in (straight, broken)]
-    assert leaderboards[0] == leaderboards[1]
+            assert f"Go on with:\n  natdgp search --resume {broken.root}" in output
+        arguments = ("--resume", broken.root)
+    first = broken.trial(0).joinpath("metrics.jsonl").read_bytes()
+    output = _search(*arguments)
+    assert f"Going on with {broken.root}" in output
+    assert "async_halving: 4 trials, 48 steps at most; " in output
+    assert broken.trial(0).joinpath("metrics.jsonl").read_bytes() == first
+    assert broken.leaderboard.read_text() == straight.leaderboard.read_text()
+
+    with broken.leaderboard.open(encoding="utf-8") as leaderboard:
+        best = next(csv.DictReader(leaderboard))
+    config = YAML(typ="safe", pure=True).load(broken.best_config)
+    again = bench.new(config, "again")
+    bench.go(again)
+    trial = _values(RunFolder(broken.root / best["folder"]))
+    assert trial.items() <= _values(again).items()
+    assert min(trial.values()) == float(best["val_nlpd"])
+    prediction = natdgp.load(broken.root).predict([[0.0, 0.0, 0.0]])
+    assert prediction.mean.shape == (1, 1)
 
 
 @pytest.mark.slow

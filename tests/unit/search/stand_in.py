@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from natdgp.run.exit_status import MISUSED, REFUSED
+from natdgp.run.exit_status import FAILED, MISUSED, REFUSED
 from natdgp.run.parent_process import end_with_parent
 from tests.unit.search.made_up import RECORD, value_at_step
 
@@ -42,20 +42,17 @@ def main(run: Path, search: int) -> int:
         if rate > 0.07 and "invalid" in ending:
             session = {"ended_as": "invalid", "reason": "gamma is too long"}
             (run / "manifest.json").write_text(json.dumps({"sessions": [session]}))
-            return 1
+            return FAILED
         if rate > 0.07 and "failed" in ending:
-            sys.stdout.write("ValueError: of its own\n")
-            return 1
-        if rate > 0.03 and "killed" in ending:
+            return _say("ValueError: of its own", FAILED)
+        if rate > 0.07 and "killed" in ending:
             os.kill(os.getpid(), signal.SIGKILL)
-        if rate > 0.03 and "exits" in ending:
-            sys.stdout.write("of its own accord\n")
-            return MISUSED
+        if rate > 0.07 and "exits" in ending:
+            return _say("of its own accord", MISUSED)
         if "refused" in ending and run.name == "trial-0000":
             while "beside" in ending and not _validated(run.parent / "trial-0001"):
                 time.sleep(0.002)
-            sys.stdout.write("waves.csv: no such file\n")
-            return REFUSED
+            return _say("waves.csv: no such file", REFUSED)
         report = {"val_nlpd": value_at_step(rate, step), "batches": step}
         entry = {"group": "validation", "steps_completed": step, "metrics": report}
         with metrics.open("a") as file:
@@ -66,14 +63,18 @@ def main(run: Path, search: int) -> int:
                 time.sleep(0.002)
             stop = True
         if "full" in ending and (stop or step == config["searcher"]["max_length"]["batches"]):
-            sys.stdout.write("no space left\n")
-            return 1
+            return _say("no space left", FAILED)
         if stop or step % 4 == 0:
             _save(run, step)
         if stop:
             return 143
     _save(run, config["searcher"]["max_length"]["batches"])
     return 0
+
+
+def _say(words: str, status: int) -> int:
+    sys.stdout.write(f"{words}\n")
+    return status
 
 
 def _validated(run: Path) -> bool:

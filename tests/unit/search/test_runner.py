@@ -188,13 +188,19 @@ def test_jobs_are_under_way_at_once_and_share_what_there_is(folder: SearchFolder
 
 
 @pytest.mark.parametrize(
-    ("ending", "reason"),
-    [(TrialEnding.INVALID, "gamma is too long"), (TrialEnding.FAILED, "ValueError: of its own")],
+    ("description", "reason"),
+    [
+        ("invalid", "gamma is too long"),
+        ("failed", "ValueError: of its own"),
+        ("killed", "ended by SIGKILL"),
+        ("exits", "of its own accord"),  # with the status of a command that was misused
+    ],
 )
 def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
-    search_of: Write, tmp_path: Path, ending: TrialEnding, reason: str
+    search_of: Write, tmp_path: Path, description: str, reason: str
 ) -> None:
-    search = search_of(searcher={**RANDOM, "max_trials": 8}, description=ending.value)
+    search = search_of(searcher={**RANDOM, "max_trials": 8}, description=description)
+    ending = TrialEnding.INVALID if description == "invalid" else TrialEnding.FAILED
     state = go_on(claimed(tmp_path / "search", search), jobs=2)
     wrong = [trial for trial in state.trials if trial.ending is ending]
     assert wrong
@@ -202,18 +208,6 @@ def test_a_trial_that_cannot_be_trained_counts_as_such_and_the_search_goes_on(
     completed = [trial for trial in state.trials if trial.ending is TrialEnding.COMPLETED]
     assert len(completed) == (8 if ending is TrialEnding.INVALID else 8 - len(wrong))
     assert state.ranked()[-1] in wrong
-
-
-@pytest.mark.parametrize(
-    ("description", "reason"), [("killed", "ended by SIGKILL"), ("exits", "of its own accord")]
-)
-def test_a_trial_that_ends_out_of_order_counts_as_failed(
-    search_of: Write, tmp_path: Path, description: str, reason: str
-) -> None:
-    """By another hand, or with the status of a command that was misused."""
-    state = go_on(claimed(tmp_path / "search", search_of(searcher=RANDOM, description=description)))
-    failed = [trial for trial in state.trials if trial.ending is TrialEnding.FAILED]
-    assert {trial.reason for trial in failed} == {reason}
 
 
 def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
@@ -226,23 +220,16 @@ def test_a_trial_that_was_judged_to_end_and_could_not_save_has_failed(
         assert (trial.ending, trial.reason) == (TrialEnding.FAILED, "no space left")
 
 
-def test_a_point_that_is_no_settings_is_invalid_without_a_process(
+def test_points_that_are_no_settings_are_invalid_without_a_process(
     folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refuse(monkeypatch, lambda trial: trial.number == 1)
+    """And a space of nothing else ends the search."""
+    refuse(monkeypatch, lambda trial: trial.number > 0)
     runner = Watched(folder)
     runner.run()
+    assert runner.begun_trials == [0]
     assert runner.state.trials[1].ending is TrialEnding.INVALID
     assert "a.b: received 3; is wrong" in str(runner.state.trials[1].reason)
-    assert runner.begun_trials == [0, 2, 3, 4]
-
-
-def test_a_space_without_a_valid_point_ends_the_search(
-    folder: SearchFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    refuse(monkeypatch, lambda _: True)
-    runner = Watched(folder)
-    runner.run()
     assert f"{INVALID_IN_A_ROW} trials in a row were invalid" in str(runner.failure)
     assert "a.b: received 3; is wrong" in str(runner.failure)
 

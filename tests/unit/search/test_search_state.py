@@ -57,8 +57,8 @@ def test_each_bracket_hears_of_its_own_trials_alone(search_of: Write) -> None:
 
 def test_a_decision_that_ends_a_trial_stands_whatever_comes_late(search_of: Write) -> None:
     state = SearchState(search_of())
-    for event in (validated(0, 2, 2, 1.0), validated(1, 2, 2, 9.0)):
-        state.take(event)
+    state.take(validated(0, 2, 2, 1.0))
+    state.take(validated(1, 2, 2, 9.0))
     assert [state.trials[n].to_end for n in (0, 1)] == [None, TrialEnding.STOPPED]
     state.take(validated(1, 4, 4, 0.5))
     assert state.trials[1].to_end is TrialEnding.STOPPED
