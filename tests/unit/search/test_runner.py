@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from natdgp.checkpoint.checksums import RECORD_NAME
 from natdgp.run.process_lock import ProcessLock
 from natdgp.search.event_log import EventLog
 from natdgp.search.runner import INVALID_IN_A_ROW, Runner, experiment_of, run_folder_of
@@ -23,7 +24,6 @@ from natdgp.search.search_state import Event, SearchState, Trial
 from natdgp.settings import Experiment, Search, SettingsError, read_search
 from natdgp.settings.problems import Problem
 from tests.unit.search.conftest import RANDOM, Write, claimed
-from tests.unit.search.made_up import RECORD
 
 pytestmark = pytest.mark.usefixtures("_stand_in")
 
@@ -145,7 +145,7 @@ def test_a_result_that_a_killed_search_did_not_hear_of_is_heard_before_its_trial
     entry = {"group": "validation", "steps_completed": 2, "metrics": report}
     run.metrics.write_text(json.dumps(entry) + "\n")
     run.checkpoint(2).path.mkdir(parents=True)
-    (run.checkpoint(2).path / RECORD).touch()
+    (run.checkpoint(2).path / RECORD_NAME).touch()
     assert go_on(folder).trials[0].values.keys() == {2, 4, 6}
 
 
@@ -260,7 +260,7 @@ def test_a_request_that_is_wrong_ends_the_search_with_its_words_and_the_others_s
     assert [(event["event"], event["trial"], event["steps"]) for event in events] == [
         ("validated", 1, 2)
     ][: jobs - 1]
-    saved = folder.trial(1) / "checkpoints" / "step-00000002" / RECORD
+    saved = folder.trial(1) / "checkpoints" / "step-00000002" / RECORD_NAME
     assert saved.is_file() is (jobs > 1)
 
 

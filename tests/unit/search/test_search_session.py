@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 
+from natdgp.checkpoint.checksums import RECORD_NAME
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.run_folder import FolderError
 from natdgp.search import search_session
@@ -26,7 +27,6 @@ from natdgp.search.search_state import SearchState, Trial, ended, validated
 from natdgp.settings import Search
 from tests.conftest import REPOSITORY, fill
 from tests.unit.search.conftest import CONFIG, CSV, EVENTS, RANDOM, Write, state_after
-from tests.unit.search.made_up import RECORD
 
 pytestmark = pytest.mark.usefixtures("_stand_in")
 
@@ -170,7 +170,7 @@ def _conclude(
         for steps in trial.values if saved is None else saved.get(trial.number, ()):
             checkpoint = run / "checkpoints" / f"step-{steps:08d}"
             checkpoint.mkdir(parents=True)
-            (checkpoint / RECORD).touch()
+            (checkpoint / RECORD_NAME).touch()
     console = Console(file=io.StringIO(), width=200)
     found = report_search(console, folder, state)
     assert isinstance(console.file, io.StringIO)
