@@ -79,11 +79,7 @@ class Settings(Frozen):
     @property
     def natural_gradient_layers(self) -> tuple[int, ...]:
         """Indices of the layers whose q(u) natural gradients train, in order."""
-        chosen = self.natural_gradient.layers
-        if isinstance(chosen, tuple):
-            return chosen
-        everything = tuple(range(self.model.layers))
-        return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
+        return self.natural_gradient.layers_of(self.model.layers)
 
     @property
     def gammas(self) -> tuple[float, ...]:
