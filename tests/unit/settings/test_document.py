@@ -67,25 +67,21 @@ def test_anchors_and_merged_groups_resolve() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "line", "path", "code"),
+    ("text", "line"),
     [
-        ("a: 1\nb: [1\n", 3, "", "not-yaml"),
-        ("a: 1\n\tb: 2\n", 2, "", "not-yaml"),
-        ("a: 1\nb: 2\na: 3\n", 3, "", "not-yaml"),
-        ("a: *nowhere\n", 1, "", "not-yaml"),
-        ("a: !!int x\n", None, "", "not-yaml"),
-        ("a:\n  b: !!python/object/apply:os.system ['x']\n", 2, "a.b", "not-plain"),
-        ("a: 1\nb: 2020-01-01\n", 2, "b", "not-plain"),
+        ("a: 1\nb: [1\n", 3),
+        ("a: 1\n\tb: 2\n", 2),
+        ("a: 1\nb: 2\na: 3\n", 3),
+        ("a: *nowhere\n", 1),
+        ("a: !!int x\n", None),
+        ("a:\n  b: !!python/object/apply:os.system ['x']\n", 2),
     ],
 )
-def test_what_is_not_plain_yaml_is_refused_with_its_line(
-    text: str, line: int | None, path: str, code: str
-) -> None:
+def test_what_is_not_plain_yaml_is_refused_with_its_line(text: str, line: int | None) -> None:
     with pytest.raises(SettingsError) as caught:
         parse(text, "a.yaml")
     problem = refused(caught)
-    assert (problem.file, problem.line, problem.path) == ("a.yaml", line, path)
-    assert problem.code == code
+    assert (problem.file, problem.line, problem.code) == ("a.yaml", line, "not-yaml")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +145,6 @@ def test_a_problem_with_an_override_names_it_in_place_of_file_and_line() -> None
         ("=3", "", "not-an-override"),
         ("a..b=3", "", "not-an-override"),
         ("name=[1", "name", "not-yaml"),
-        ("name=2020-01-01", "name", "not-plain"),
     ],
 )
 def test_a_malformed_override_is_refused(override: str, path: str, code: str) -> None:

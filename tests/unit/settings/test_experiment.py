@@ -48,7 +48,6 @@ def test_the_file_that_is_broken_below_is_valid_before(tmp_path: Path) -> None:
     assert experiment.config["resources"] == {"slots_per_trial": 1}
     assert experiment.config["scheduling_unit"] == 100
     assert experiment.trial == "trials.deep_gp:DeepGPTrial"
-    assert experiment.path == str(tmp_path / "experiment.yaml")
 
 
 def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path: Path) -> None:
@@ -70,15 +69,6 @@ def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path
         ("hyperparameters.global_batch_size", 14),
         ("hyperparameters.model.layrs", 16),
     ]
-
-
-def test_gradients_may_be_aggregated_over_batches(tmp_path: Path) -> None:
-    text = (
-        VALID + "optimizations: {aggregation_frequency: 4, average_aggregated_gradients: false}\n"
-    )
-    optimizations = read_experiment(write(tmp_path, text)).config["optimizations"]
-    assert optimizations["aggregation_frequency"] == 4
-    assert optimizations["average_aggregated_gradients"] is False
 
 
 def test_what_is_searched_over_is_a_problem_of_training_and_hides_no_other(tmp_path: Path) -> None:
@@ -115,8 +105,24 @@ def test_overrides_change_the_file_in_their_order(tmp_path: Path) -> None:
     path = write(tmp_path, VALID)
     overrides = ["hyperparameters.model.layers=3", "name=other", "hyperparameters.model.layers=4"]
     experiment = read_experiment(path, overrides)
-    assert experiment.settings.model.layers == 4
-    assert experiment.config["name"] == "other"
+    assert (experiment.settings.model.layers, experiment.config["name"]) == (4, "other")
+
+
+def test_what_only_a_cluster_has_is_refused_elsewhere(tmp_path: Path) -> None:
+    path = write(tmp_path, VALID)
+    overrides = ["searcher.source_trial_id=3", "searcher.source_checkpoint_uuid=abc"]
+    assert read_search(path, overrides, local=False)
+    with pytest.raises(SettingsError) as caught:
+        read_search(path, overrides)
+    found = {problem.path: problem.code for problem in caught.value.problems}
+    assert found == dict.fromkeys(
+        ["searcher.source_trial_id", "searcher.source_checkpoint_uuid"], "only-on-a-cluster"
+    )
+
+
+def test_a_date_is_no_text(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, VALID), "name=2024-01-01")
+    assert (problem.path, problem.code) == ("name", "wrong-type")
 
 
 def test_a_search_becomes_a_run_by_an_override(tmp_path: Path) -> None:
