@@ -521,7 +521,7 @@ def test_a_rank_needs_some_time(
         capsys, "train", write_experiment(experiment), f"--rank-timeout={seconds}"
     )
     assert status == 2
-    assert f"--rank-timeout: received {float(seconds)}; must be a number above 0" in err
+    assert f"--rank-timeout is {float(seconds)}, but must be above 0" in err
     assert _nothing_was_made()
 
 
