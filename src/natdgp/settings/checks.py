@@ -123,8 +123,8 @@ def rungs_see_a_validation(valid: Valid) -> Iterator[Problem]:
     shortest = min(bracket.rungs[0] for bracket in searcher.brackets)
     between = in_batches(period.span, rows, records) if any(period.span.values()) else math.inf
     if between > in_batches({unit: shortest}, rows, records):
-        message = f"must not be longer than the shortest rung, {shortest} {unit}, as trials are "
-        message += "compared by their validations"
+        message = f"must not be 0, nor longer than the shortest rung, {shortest} {unit}, as trials "
+        message += "are compared by their validations"
         remedy = f"set {path}: {{{unit}: {shortest}}}"
         yield Problem(path, period.span, message, remedy, "rung-sees-no-validation")
 

@@ -168,34 +168,26 @@ def _problem(path: Path, errors: Sequence[ErrorDetails], around: Groups) -> Prob
         received = None if isinstance(received, Mapping) else received
         return Problem(where, received, refused.message, refused.remedy, refused.code)
     fields = [(field, info) for group in around for field, info in group.model_fields.items()]
+    words = [word for field, info in fields if field == name for word in choices(info.annotation)]
+    among = f"one of {', '.join(dict.fromkeys(words))}"
     if code == "missing-field":
-        words = {w: None for field, i in fields if field == name for w in choices(i.annotation)}
-        message = f"required; one of {', '.join(words)}" if words else "required"
         remedy = f"add `{name}:` to {'.'.join(path[:-1]) or 'the file'}"
-        return Problem(where, None, message, remedy, code)
+        return Problem(where, None, f"required; {among}" if words else "required", remedy, code)
     if code == "unknown-field":
         allowed = dict(fields)
         message = f"there is no field {name}; allowed here: {', '.join(allowed)}"
         return Problem(where, received, message, _meant(name, allowed) or "remove it", code)
     if details["type"] == "union_tag_invalid":
         received = received[name]
-    message = ", or ".join(dict.fromkeys(map(_rule, errors))).replace(", or must ", ", or ")
-    meant = _meant(received, [word for error in errors for word in _words(error)])
-    return Problem(where, received, message, meant or "set another value", code)
+    rules = (f"must be {among}" if _code(e) == "unknown-word" else _rule(e) for e in errors)
+    message = ", or ".join(dict.fromkeys(rules)).replace(", or must ", ", or ")
+    return Problem(where, received, message, _meant(received, words) or "set another value", code)
 
 
 def _rule(details: ErrorDetails) -> str:
     """Pydantic's rule in a file's words."""
-    if tags := details.get("ctx", {}).get("expected_tags"):
-        return f"must be one of {tags}"
     rule = re.sub(r"^\w+ should", "must", details["msg"]).partition(" after")[0]
-    rule = re.sub("a valid dictionary.*", "a group of fields", rule)
-    return rule.replace("valid tuple", "list").replace("Tuple", "")
-
-
-def _words(details: ErrorDetails) -> list[str]:
-    context = details.get("ctx", {})
-    return re.findall("'([^']*)'", context.get("expected", context.get("expected_tags", "")))
+    return re.sub("a valid dictionary.*", "a group of fields", rule).replace("valid tuple", "list")
 
 
 def _meant(name: object, candidates: Iterable[str]) -> str | None:

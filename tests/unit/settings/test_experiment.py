@@ -42,12 +42,26 @@ def problems_of(path: Path, *overrides: str) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
-def test_the_file_that_is_broken_below_is_valid_before(tmp_path: Path) -> None:
-    experiment = read_experiment(write(tmp_path, VALID))
+def test_a_file_is_read_with_its_constants_and_the_masters_defaults(tmp_path: Path) -> None:
+    text = VALID.replace("layers: 2", "layers: {type: const, val: 3}")
+    text += "    hidden_width: null\nmax_restarts: null\nlabels: null\n"
+    experiment = read_experiment(write(tmp_path, text))
     assert experiment.settings.global_batch_size == 64
-    assert experiment.config["resources"] == {"slots_per_trial": 1}
-    assert experiment.config["scheduling_unit"] == 100
+    assert experiment.settings.model.layers == 3
+    assert experiment.config["hyperparameters"]["model"]["layers"] == 3
+    assert (experiment.config["scheduling_unit"], experiment.config["max_restarts"]) == (100, 5)
+    assert "labels" not in experiment.config
     assert experiment.trial == "trials.deep_gp:DeepGPTrial"
+
+
+def test_an_experiment_is_overridden_in_order_and_takes_other_slots(tmp_path: Path) -> None:
+    path = write(tmp_path, VALID)
+    overrides = ["reproducibility.experiment_seed=6", "name=b", "reproducibility.experiment_seed=7"]
+    experiment, search = read_experiment(path, overrides), read_search(path)
+    assert (experiment.config["name"], experiment.seed, search.seed) == ("b", 7, 0)
+    assert (experiment.slots, experiment.with_slots(2).slots, search.slots) == (1, 2, 1)
+    assert experiment.with_slots(2).settings == experiment.settings
+    assert search.with_slots(4).config["resources"] == {"slots_per_trial": 4}
 
 
 def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path: Path) -> None:
@@ -83,29 +97,6 @@ def test_what_is_searched_over_is_a_problem_of_training_and_hides_no_other(tmp_p
         ("hyperparameters.natural_gradient.gamma_initial", "not-constant"),
         ("hyperparameters.adam.learning_rate", "out-of-range"),
     ]
-
-
-def test_an_experiment_tells_its_slots_and_takes_others(tmp_path: Path) -> None:
-    experiment = read_experiment(write(tmp_path, VALID), ["reproducibility.experiment_seed=7"])
-    search = read_search(tmp_path / "experiment.yaml")
-    assert (experiment.slots, experiment.seed, search.slots, search.seed) == (1, 7, 1, 0)
-    assert experiment.with_slots(2).slots == 2
-    assert experiment.with_slots(2).settings == experiment.settings
-    assert search.with_slots(4).config["resources"] == {"slots_per_trial": 4}
-
-
-def test_constants_in_determineds_long_form_are_read_as_their_values(tmp_path: Path) -> None:
-    text = VALID.replace("layers: 2", "layers: {type: const, val: 3}")
-    experiment = read_experiment(write(tmp_path, text))
-    assert experiment.settings.model.layers == 3
-    assert experiment.config["hyperparameters"]["model"]["layers"] == 3
-
-
-def test_overrides_change_the_file_in_their_order(tmp_path: Path) -> None:
-    path = write(tmp_path, VALID)
-    overrides = ["hyperparameters.model.layers=3", "name=other", "hyperparameters.model.layers=4"]
-    experiment = read_experiment(path, overrides)
-    assert (experiment.settings.model.layers, experiment.config["name"]) == (4, "other")
 
 
 def test_what_only_a_cluster_has_is_refused_elsewhere(tmp_path: Path) -> None:
@@ -151,13 +142,6 @@ def test_an_experiments_configuration_written_out_reads_as_the_same_experiment(
     second = read_experiment(tmp_path / "again.yaml")
     assert second.config == first.config
     assert second.settings == first.settings
-
-
-def test_null_means_the_default_as_it_does_to_the_master(tmp_path: Path) -> None:
-    text = VALID + "    hidden_width: null\nmax_restarts: null\nlabels: null\n"
-    config = read_experiment(write(tmp_path, text)).config
-    assert config["max_restarts"] == 5
-    assert "labels" not in config
 
 
 def test_reading_an_experiment_needs_none_of_the_stack(tmp_path: Path) -> None:
