@@ -50,10 +50,10 @@ def read_document(path: Path) -> Document:
         if isinstance(error, FileNotFoundError):
             said = "there is no such file"
         remedy, code = "name a YAML file", "unreadable-file"
-        raise SettingsError.single("", None, said, remedy, code, None, file) from None
+        raise SettingsError([Problem("", None, said, remedy, code, None, file)]) from None
     if not isinstance(document.values, dict):
         said, remedy = "an experiment file must be a group of fields", "write lines `field: value`"
-        raise SettingsError.single("", None, said, remedy, "no-fields", None, file)
+        raise SettingsError([Problem("", None, said, remedy, "no-fields", None, file)])
     return document
 
 
@@ -72,7 +72,7 @@ def parse(text: str, file: str | None = None) -> Document:
         what = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         said = f"not valid YAML: {str(what).partition(' with value')[0]}"
         remedy, line = "correct the text there", mark.line + 1 if mark else None
-        raise SettingsError.single("", None, said, remedy, "not-yaml", line, file) from None
+        raise SettingsError([Problem("", None, said, remedy, "not-yaml", line, file)]) from None
 
 
 def apply_override(document: Document, override: str) -> Document:
@@ -90,7 +90,7 @@ def apply_override(document: Document, override: str) -> Document:
     if not equals or not all(path.split(".")):
         remedy = "write it as in --set hyperparameters.model.layers=3"
         said, code = "must be path=value", "not-an-override"
-        raise SettingsError.single("", None, said, remedy, code, None, origin)
+        raise SettingsError([Problem("", None, said, remedy, code, None, origin)])
     try:
         value = parse(text).values
     except SettingsError as error:

@@ -63,17 +63,10 @@ class SettingsError(ValueError):
 
     @classmethod
     def single(
-        cls,
-        path: str,
-        received: object,
-        message: str,
-        remedy: str,
-        code: str = "",
-        line: int | None = None,
-        file: str | None = None,
+        cls, path: str, received: object, message: str, remedy: str, code: str = ""
     ) -> SettingsError:
         """An error with one problem."""
-        return cls([Problem(path, received, message, remedy, code, line, file)])
+        return cls([Problem(path, received, message, remedy, code)])
 
 
 def problems_from(

@@ -137,9 +137,3 @@ def test_the_adaptive_search_varies_model_steps_and_batches() -> None:
 
 def test_the_grid_has_as_many_points_as_its_title_says() -> None:
     assert len(read_search(FOLDER / "grid.yaml").space.grid) == 12
-
-
-def test_the_run_is_valid() -> None:
-    experiment = read_experiment(FOLDER / "const.yaml")
-    assert experiment.config["searcher"]["metric"] == "val_nlpd"
-    assert experiment.settings.model.layers == 2

@@ -19,7 +19,8 @@ labels:
   - one
   - two
 """
-MODEL = "hyperparameters:\n  model:\n    layers: {type: int, minval: 1}\n    dtype: float64\n"
+LAYERS = {"type": "int", "minval": 1}
+MODEL = "model:\n  layers: {type: int, minval: 1}\n  dtype: float64\n"
 
 
 def refused(error: pytest.ExceptionInfo[SettingsError]) -> Problem:
@@ -105,37 +106,28 @@ def test_a_file_that_is_no_group_of_fields_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("override", "model"),
+    ("override", "group", "value"),
     [
-        ("hyperparameters.model.layers=3", {"layers": 3, "dtype": "float64"}),
-        ("hyperparameters.model={layers: 1}", {"layers": 1}),
-        ("hyperparameters.model.dtype=", {"layers": {"type": "int", "minval": 1}, "dtype": None}),
-        (
-            "hyperparameters.model.dtype.x=[1]",
-            {"layers": {"type": "int", "minval": 1}, "dtype": {"x": [1]}},
-        ),
+        ("model.layers=3", "model", {"layers": 3, "dtype": "float64"}),
+        ("model={layers: 1}", "model", {"layers": 1}),
+        ("model.dtype=", "model", {"layers": LAYERS, "dtype": None}),
+        ("model.dtype.x=[1]", "model", {"layers": LAYERS, "dtype": {"x": [1]}}),
+        ("environment.image=a=b", "environment", {"image": "a=b"}),
     ],
 )
-def test_an_override_replaces_what_stood_at_its_path(override: str, model: Any) -> None:
+def test_an_override_replaces_what_stood_at_its_path_or_makes_groups(
+    override: str, group: str, value: Any
+) -> None:
     document = parse(MODEL)
-    assert apply_override(document, override).values["hyperparameters"]["model"] == model
+    assert apply_override(document, override).values[group] == value
     assert document.values == parse(MODEL).values, "the document stays as it was"
 
 
-def test_an_override_makes_groups_that_are_not_there() -> None:
-    values = apply_override(parse(MODEL), "environment.image=a=b").values
-    assert values["environment"] == {"image": "a=b"}
-
-
 def test_a_problem_with_an_override_names_it_in_place_of_file_and_line() -> None:
-    document = apply_override(parse(MODEL, "a.yaml"), "hyperparameters.model.layers=0")
-    places = [
-        (located.file, located.line)
-        for name in ("layers", "layers.minval", "dtype")
-        for located in [document.locate(Problem(f"hyperparameters.model.{name}", 0, "", ""))]
-    ]
-    origin = ("--set hyperparameters.model.layers=0", None)
-    assert places == [origin, origin, ("a.yaml", 4)]
+    document = apply_override(parse(MODEL, "a.yaml"), "model.layers=0")
+    problems = [Problem(f"model.{name}", 0, "", "") for name in ("layers", "layers.a", "dtype")]
+    places = [(located.file, located.line) for located in map(document.locate, problems)]
+    assert places == [("--set model.layers=0", None)] * 2 + [("a.yaml", 3)]
 
 
 @pytest.mark.parametrize(

@@ -156,12 +156,3 @@ def test_what_is_searched_is_named_by_its_path() -> None:
     space = space_of({"model": {"layers": {"type": "int", "minval": 1, "maxval": 3}, "x": 2}})
     assert space.domains == {("model", "layers"): Int(type="int", minval=1, maxval=3)}
     assert space.searched({"model": {"layers": 3, "x": 2}}) == {"model.layers": 3}
-
-
-def test_problems_of_several_hyperparameters_come_together() -> None:
-    wrong = {"type": "int", "minval": 1}
-    _, problems = read_space({"global_batch_size": wrong, "model": {"layers": wrong}})
-    assert [problem.path for problem in problems] == [
-        "hyperparameters.global_batch_size.maxval",
-        "hyperparameters.model.layers.maxval",
-    ]
