@@ -90,11 +90,6 @@ def read_search(path: Path, overrides: Sequence[str] = (), *, local: bool = True
     return Search(configuration.defaulted(), space, configuration.searcher)
 
 
-def validate(config: Mapping[str, Any]) -> list[Problem]:
-    """All problems of an experiment configuration in plain values; none if it can be run."""
-    return _examine(config, searches=True, local=False)[2]
-
-
 def _read(
     path: Path, overrides: Sequence[str], *, searches: bool, local: bool
 ) -> tuple[Configuration, Space]:
@@ -105,17 +100,22 @@ def _read(
             document = apply_override(document, override)
         except SettingsError as error:
             malformed += error.problems
-    configuration, space, problems = _examine(document.values, searches=searches, local=local)
+    configuration, space, problems = examine(document.values, searches=searches, local=local)
     problems = malformed + sorted(map(document.locate, problems), key=lambda p: p.line or 0)
     if configuration is None or problems:
         raise SettingsError(problems)
     return configuration, space
 
 
-def _examine(
-    config: Mapping[str, Any], *, searches: bool, local: bool
+def examine(
+    config: Mapping[str, Any], *, searches: bool = True, local: bool = False
 ) -> tuple[Configuration | None, Space, list[Problem]]:
-    """The configuration and the space as far as they are valid, and all problems."""
+    """The configuration and the space as far as they are valid, and all problems.
+
+    :param config: an experiment configuration in plain values.
+    :param searches: whether hyperparameters may be searched over.
+    :param local: whether this machine is to run it, which cannot do all that a cluster can.
+    """
     given, data = config.get("hyperparameters"), config.get("data")
     space, problems = read_space(given if isinstance(given, Mapping) else {})
     if not searches:

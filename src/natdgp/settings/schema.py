@@ -110,9 +110,10 @@ class Settings(Frozen):
             settings = cls.model_validate(given, context=valid)
         except ValidationError as error:
             raise SettingsError(problems_from(error, cls)) from None
-        lost = list(_lost_in_float32(settings.model_dump(exclude={"data"}), "hyperparameters"))
-        if lost and settings.model.dtype == "float32":
-            raise SettingsError(lost)
+        if settings.model.dtype == "float32":
+            given = settings.model_dump(exclude={"data"})
+            if lost := list(_lost_in_float32(given, "hyperparameters")):
+                raise SettingsError(lost)
         return settings
 
 

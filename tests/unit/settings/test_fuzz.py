@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from natdgp.settings import Problem, SettingsError, validate
+from natdgp.settings import Problem, SettingsError
 from natdgp.settings.document import Document, apply_override, parse
+from natdgp.settings.experiment import examine
 
 FILES = sorted((Path(__file__).parents[3] / "experiments").glob("*/*.yaml"))
 CONFIGS = {file: parse(file.read_text(encoding="utf-8")).values for file in FILES}
@@ -76,7 +77,7 @@ def test_edited_values_are_valid_or_explained(file: Path, data: st.DataObject) -
     for _ in range(data.draw(st.integers(1, 3))):
         if nodes(config):
             edit(config, data)
-    assert_explained(validate(config))
+    assert_explained(examine(config)[2])
 
 
 @settings(max_examples=200, deadline=None)
@@ -90,7 +91,7 @@ def test_edited_text_is_valid_or_explained(edits: list[tuple[int, str]]) -> None
     except SettingsError as error:
         assert_explained(error.problems)
     else:
-        assert_explained(validate(values) if isinstance(values, dict) else ())
+        assert_explained(examine(values)[2] if isinstance(values, dict) else ())
 
 
 @settings(max_examples=200, deadline=None)
@@ -101,4 +102,4 @@ def test_any_override_is_valid_or_explained(override: str) -> None:
     except SettingsError as error:
         assert_explained(error.problems)
     else:
-        assert_explained(validate(document.values))
+        assert_explained(examine(document.values)[2])
