@@ -73,7 +73,7 @@ def _frozen(state: SearchState, trial: Trial, status: TrialState) -> FrozenTrial
     finished = status in (TrialState.COMPLETE, TrialState.PRUNED)
     if finished and (value is None or not math.isfinite(value)):
         status, finished = TrialState.FAIL, False
-    domains = dict(zip(trial.searched, state.search.space.searched.values(), strict=True))
+    domains = dict(zip(trial.searched, state.search.space.domains.values(), strict=True))
     return create_trial(
         state=status,
         value=value if finished else None,

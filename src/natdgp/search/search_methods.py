@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from natdgp.settings import Search
-from natdgp.settings.brackets import Bracket, brackets_of
-from natdgp.settings.searchers import GridSearcher, HalvingSearcher, RandomSearcher
+from natdgp.settings.searchers import Bracket, GridSearcher, HalvingSearcher, RandomSearcher
 
 
 class TrialEnding(str, Enum):
@@ -185,7 +184,7 @@ def methods_of(search: Search) -> list[SearchMethod]:
     searcher, numbers = search.searcher, itertools.count()
     if isinstance(searcher, HalvingSearcher):
         smaller = searcher.smaller_is_better
-        brackets = brackets_of(searcher)
+        brackets = searcher.brackets
         return [SuccessiveHalving(b, numbers, smaller_is_better=smaller) for b in brackets]
     concurrent = getattr(searcher, "max_concurrent_trials", 1)
     again = isinstance(searcher, RandomSearcher)
@@ -196,7 +195,7 @@ def most_trials(search: Search) -> int:
     """How many trials there are, those that prove invalid and are replaced not counted."""
     searcher = search.searcher
     if isinstance(searcher, HalvingSearcher):
-        return sum(bracket.max_trials for bracket in brackets_of(searcher))
+        return sum(bracket.max_trials for bracket in searcher.brackets)
     if isinstance(searcher, RandomSearcher):
         return searcher.max_trials
     return search.space.grid_size if isinstance(searcher, GridSearcher) else 1

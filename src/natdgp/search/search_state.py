@@ -16,7 +16,7 @@ from natdgp.search.search_methods import (
 )
 from natdgp.settings import Search
 from natdgp.settings.searchers import GridSearcher
-from natdgp.settings.space import Point, place_of, value_at
+from natdgp.settings.space import Point
 from natdgp.settings.spans import in_batches
 
 
@@ -126,15 +126,14 @@ class SearchState:
         for number in decision.created:
             assert number == len(self.trials), "trials are numbered as they are created"
             point = self._point(number)
-            places = map(place_of, self.search.space.searched)
-            searched = {".".join(place): value_at(point, place) for place in places}
+            searched = self.search.space.searched(point)
             seed = Random(f"{self.search.seed}/{number}/seed").getrandbits(31)
             self.trials.append(Trial(number, point, searched, seed, method))
 
     def _point(self, number: int) -> Point:
         space = self.search.space
         if isinstance(self.search.searcher, GridSearcher):  # from its last point, as Determined
-            return space.grid_point(space.grid_size - 1 - number)
+            return space.grid[-1 - number]
         return space.sample(Random(f"{self.search.seed}/{number}/hyperparameters"))
 
     @property

@@ -16,7 +16,7 @@ from natdgp.search.search_methods import (
     SuccessiveHalving,
     TrialEnding,
 )
-from natdgp.settings.brackets import Bracket
+from natdgp.settings.searchers import Bracket
 
 Happening = tuple[Any, ...]
 """("validated", trial, length, value) or ("ended", trial, ending)."""
