@@ -39,7 +39,7 @@ from natdgp import NaturalGradient
 from natdgp.data.pipeline import evaluation_dataset, training_dataset
 from natdgp.data.prepare import Prepared, prepare
 from natdgp.models.builder import TaskShape
-from natdgp.natgrad.optimizer import PositiveDefinite
+from natdgp.natgrad.step_choice import PositiveDefinite
 from natdgp.settings.schema import Settings
 from natdgp.training.assembly import build_optimizers, build_training_model
 from natdgp.training.schedules import gamma_at

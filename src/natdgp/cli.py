@@ -100,20 +100,14 @@ def _check(parsed: argparse.Namespace) -> int:
 
 def _train(parsed: argparse.Namespace) -> int:
     if (parsed.file is None) == (parsed.resume is None):
-        print("natdgp train: give either an experiment FILE or --resume DIR", file=sys.stderr)
-        return MISUSED
+        return _told("give either an experiment FILE or --resume DIR", MISUSED)
     if parsed.resume is not None and (parsed.out or parsed.overrides or parsed.seed is not None):
-        print(
-            "natdgp train: a run is resumed in its own terms; --out, --set and --seed start a new "
-            "one from FILE",
-            file=sys.stderr,
-        )
-        return MISUSED
+        message = "a run is resumed in its own terms; --out, --set and --seed start a new one from "
+        return _told(f"{message}FILE", MISUSED)
     if not 0 < parsed.rank_timeout < math.inf:
-        raise SettingsError.single(
-            "--rank-timeout", parsed.rank_timeout, "must be a number above 0", "give seconds"
-        )
-    experiment = None if parsed.file is None else read_experiment(parsed.file, overrides_of(parsed))
+        return _told(f"--rank-timeout is {parsed.rank_timeout}, but must be above 0", MISUSED)
+    overrides = overrides_of(parsed)
+    experiment = None if parsed.file is None else read_experiment(parsed.file, overrides)
     choose_device(parsed.device)
     silence_the_stack()
 
@@ -128,7 +122,7 @@ def _train(parsed: argparse.Namespace) -> int:
     try:
         if experiment is None:
             folder = RunFolder.open(parsed.resume)
-            _, start = _on_slots(read_experiment(folder.config, overrides_of(parsed)), parsed)
+            _, start = _on_slots(read_experiment(folder.config, overrides), parsed)
             return start(folder)
         experiment, start = _on_slots(experiment, parsed)
         folder = new_run(experiment, Path.cwd(), parsed.out)
@@ -137,11 +131,14 @@ def _train(parsed: argparse.Namespace) -> int:
         finally:
             folder.discard_unless_begun()
     except (FolderError, DataError, BadBatch) as error:
-        print(f"natdgp train: {error}", file=sys.stderr)
-        return MISUSED
+        return _told(error, MISUSED)
     except (NotSaved, DamagedCheckpoint) as error:
-        print(f"natdgp train: {error}", file=sys.stderr)
-        return FAILED
+        return _told(error, FAILED)
+
+
+def _told(message: object, status: int) -> int:
+    print(f"natdgp train: {message}", file=sys.stderr)
+    return status
 
 
 def _on_slots(
@@ -152,16 +149,12 @@ def _on_slots(
 
     gpus = count_gpus()
     slots, remark = choose_slots(parsed.slots, experiment.slots, gpus)
-    console = _console()
+    console = Console(highlight=False, markup=False, emoji=False)
     if remark is not None:
         console.print(remark, soft_wrap=True)
-    live = not parsed.no_progress
     require_horovod(slots)
+    live, limit = not parsed.no_progress, parsed.rank_timeout
     start = functools.partial(
-        run_on_slots, console, slots=slots, live=live, gpus=gpus > 0, limit=parsed.rank_timeout
+        run_on_slots, console, slots=slots, live=live, gpus=gpus > 0, limit=limit
     )
     return experiment.with_slots(slots), start
-
-
-def _console() -> Console:
-    return Console(highlight=False, markup=False, emoji=False)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from natdgp.settings.space import read_space, value_at
+from natdgp.settings.space import read_space
 from tests.cluster.container import run_trial
 from tests.cluster.flights import short_search
 from tests.cluster.image import Image
@@ -36,9 +36,9 @@ def test_a_sampled_trial_reports_what_an_adaptive_searcher_reads(
 ) -> None:
     config = short_search(storage)
     hparams = _sampled(config)
-    searched = read_space(config["hyperparameters"])[0].searched
-    assert searched["hyperparameters.adam.learning_rate"].type == "log"
-    assert 10**-2.5 <= value_at(hparams, ("adam", "learning_rate")) <= 0.1, "a value, no exponent"
+    space, _ = read_space(config["hyperparameters"])
+    assert space.domains["adam", "learning_rate"].type == "log"
+    assert 10**-2.5 <= hparams["adam"]["learning_rate"] <= 0.1, "a value, no exponent"
     with StandInMaster(config, context) as master:
         task = run_trial(image, master, tmp_path / "task", hparams=hparams)
     assert task.exit_code == 0, task.log

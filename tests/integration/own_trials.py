@@ -16,7 +16,6 @@ from natdgp.likelihoods.registry import build_likelihood
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.layers.gp import GPLayer
 from natdgp.training.assembly import build_optimizers
-from natdgp.training.model import DeepGPModel
 from natdgp.training.natgrad_model import NatGradWrapper
 
 
@@ -40,20 +39,13 @@ class OtherLayers(DeepGPTrial):
                 )
             )
             Z = Z[:, :width]
-        model = self.context.wrap_model(
-            DeepGPModel(
-                DeepGP(
-                    layers,
-                    build_likelihood(settings.model.likelihood, settings.model.dtype),
-                    num_data=task.record.num_data,
-                    seed=task.seed,
-                ),
-                natgrad_layers=settings.natural_gradient_layers,
-                num_samples=settings.model.num_samples,
-                evaluation_samples=settings.evaluation.num_samples,
-                y_std=task.record.scaling.y_std,
-            )
+        deep_gp = DeepGP(
+            layers,
+            build_likelihood(settings.model.likelihood, settings.model.dtype),
+            num_data=task.record.num_data,
+            seed=task.seed,
         )
+        model = self.context.wrap_model(task.model(deep_gp))
         model.compile(build_optimizers(settings, model))
         return model
 

@@ -43,7 +43,6 @@ from determined import keras
 from builder_of_mine import with_matern
 from natdgp.determined import DeepGPTrial
 from natdgp.training.assembly import build_optimizers
-from natdgp.training.model import DeepGPModel
 
 
 class Notes(keras.callbacks.Callback):
@@ -64,15 +63,7 @@ class Mine(DeepGPTrial):
     def build_model(self):
         task, settings = self.task, self.settings
         deep_gp = with_matern(settings, task.record.shape, task.seed, task.prepared.train.X)
-        model = self.context.wrap_model(
-            DeepGPModel(
-                deep_gp,
-                natgrad_layers=settings.natural_gradient_layers,
-                num_samples=settings.model.num_samples,
-                evaluation_samples=settings.evaluation.num_samples,
-                y_std=task.record.scaling.y_std,
-            )
-        )
+        model = self.context.wrap_model(task.model(deep_gp))
         model.compile(build_optimizers(settings, model))
         return model
 

@@ -22,7 +22,8 @@ from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
 from natdgp.settings import read_experiment
 
-Write = Callable[[dict[str, Any]], Path]
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a command; returns exit status, standard output and standard error."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,89 +43,95 @@ def experiment(small_experiment: dict[str, Any]) -> dict[str, Any]:
     return {**small_experiment, "entrypoint": entrypoint}
 
 
-def _main(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    try:
-        status = cli.main([str(argument) for argument in arguments])
-    except SystemExit as end:  # argparse's way
-        status = int(end.code or 0)
-    screen = capsys.readouterr()
-    return status, screen.out, screen.err
+@pytest.fixture
+def write(
+    experiment: dict[str, Any], write_experiment: Callable[[dict[str, Any]], Path]
+) -> Callable[[], Path]:
+    """Writes the experiment, as it is by then, to a file."""
+    return lambda: write_experiment(experiment)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the command with arguments."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse's way
+            status = int(end.code or 0)
+        screen = capsys.readouterr()
+        return status, screen.out, screen.err
+
+    return run
+
+
+@pytest.fixture
+def train(command: Run, write: Callable[[], Path]) -> Run:
+    """Trains the experiment with options."""
+    return lambda *options: command("train", write(), *options)
+
+
+@pytest.fixture
+def mine(write: Callable[[], Path]) -> RunFolder:
+    """The folder `mine`, of a run that has reported nothing yet."""
+    folder = RunFolder.create(Path("mine"))
+    write().rename(folder.config)
+    return folder
 
 
 def _nothing_was_made() -> bool:
     return not list(Path.cwd().iterdir())
 
 
-def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _main(capsys, "--version") == (0, f"natdgp {natdgp.__version__}\n", "")
+def _see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"] * count)
 
 
-def test_help_names_every_command_and_the_way_to_a_cluster(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    status, out, _ = _main(capsys, "--help")
+def test_version_is_told(command: Run) -> None:
+    assert command("--version") == (0, f"natdgp {natdgp.__version__}\n", "")
+
+
+def test_help_names_every_command_and_the_way_to_a_cluster(command: Run) -> None:
+    status, out, _ = command("--help")
     assert status == 0
     for name in ("train", "check", "--version", "det experiment create FILE ."):
         assert name in out
 
 
+OPTIONS = "--resume --out --set --seed --slots --rank-timeout --device --no-progress"
+
+
 @pytest.mark.parametrize(
-    ("command", "names"),
-    [
-        (
-            "train",
-            [
-                "FILE",
-                "--resume",
-                "--out",
-                "--set",
-                "--seed",
-                "--slots",
-                "--rank-timeout",
-                "--device",
-                "--no-progress",
-            ],
-        ),
-        ("check", ["FILE"]),
-    ],
+    ("name", "options", "words"),
+    [("train", OPTIONS.split(), ["runs/NAME", "gpu:N"]), ("check", [], [])],
 )
 def test_help_of_a_command_names_every_option_and_what_it_does(
-    capsys: pytest.CaptureFixture[str], command: str, names: list[str]
+    command: Run, name: str, options: list[str], words: list[str]
 ) -> None:
-    status, out, _ = _main(capsys, command, "--help")
+    status, out, _ = command(name, "--help")
     assert status == 0
-    assert set(re.findall(r"^  (--[a-z-]+|-h|FILE)", out, re.MULTILINE)) == {"-h", *names}
-    if command == "train":
-        assert "runs/NAME" in out
-        assert "gpu:N" in out
+    found = set(re.findall(r"^  (--[a-z-]+|-h|FILE)", out, re.MULTILINE))
+    assert found == {"-h", "FILE", *options}
+    assert all(word in out for word in words)
 
 
-def test_a_command_is_required(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = _main(capsys)
+def test_a_command_is_required(command: Run) -> None:
+    status, _, err = command()
     assert status == 2
     assert "COMMAND" in err
 
 
-def test_check_says_which_files_are_valid(
-    capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], write_experiment: Write
+def test_check_lists_all_problems_of_all_files_and_says_which_are_valid(
+    command: Run, experiment: dict[str, Any], write: Callable[[], Path], tmp_path: Path
 ) -> None:
-    file = write_experiment(experiment)
-    assert _main(capsys, "check", file) == (0, f"{file}: valid\n", "")
-
-
-def test_check_lists_all_problems_of_all_files_and_fails(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    tmp_path: Path,
-) -> None:
-    good = write_experiment(experiment).rename(tmp_path / "good.yaml")
+    good = write().rename(tmp_path / "good.yaml")
+    assert command("check", good) == (0, f"{good}: valid\n", "")
     experiment["hyperparameters"]["model"]["layers"] = 0
     experiment["scheduling_unit"] = "often"
-    bad = write_experiment(experiment)
+    bad = write()
     missing = tmp_path / "missing.yaml"
-    status, out, err = _main(capsys, "check", bad, missing, good)
+    status, out, err = command("check", bad, missing, good)
     assert status == 1
     assert out == f"{good}: valid\n"
     assert "2 problems" in err
@@ -133,50 +140,54 @@ def test_check_lists_all_problems_of_all_files_and_fails(
     assert f"{missing}: there is no such file" in err
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_train_wants_either_a_file_or_a_run(capsys: pytest.CaptureFixture[str], both: bool) -> None:
-    arguments = ["e.yaml", "--resume", "runs/a"] if both else []
-    status, _, err = _main(capsys, "train", *arguments)
-    assert (status, err) == (2, "natdgp train: give either an experiment FILE or --resume DIR\n")
-    assert _nothing_was_made()
+OWN_TERMS = "in its own terms; --out, --set and --seed start a new one from FILE\n"
+EITHER = "natdgp train: give either an experiment FILE or --resume DIR\n"
 
 
-@pytest.mark.parametrize("extra", [["--set", "a=1"], ["--seed", "0"], ["--out", "runs/b"]])
-def test_a_run_is_resumed_in_its_own_terms(
-    capsys: pytest.CaptureFixture[str], extra: list[str]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], EITHER),
+        (["{file}", "--resume", "runs/a"], EITHER),
+        (["--resume", "runs/a", "--set", "a=1"], OWN_TERMS),
+        (["--resume", "runs/a", "--seed", "0"], OWN_TERMS),
+        (["--resume", "runs/a", "--out", "runs/b"], OWN_TERMS),
+        (["--resume", "runs/a"], "train: runs/a is not the folder of a run: it has no config.yaml"),
+        (["missing.yaml"], "missing.yaml: there is no such file"),
+        (["{file}", "--set", "hyperparameters.model.layer=3"], "did you mean layers?"),
+        (["{file}", "--set", "hyperparameters.model.layers"], "--set"),
+        (["{file}", "--seed", "-1"], "reproducibility.experiment_seed: received -1"),
+        (["{file}", "--rank-timeout=0"], "--rank-timeout is 0.0, but must be above 0"),
+        (["{file}", "--rank-timeout=-1"], "--rank-timeout is -1.0, but must be above 0"),
+        (["{file}", "--rank-timeout=nan"], "--rank-timeout is nan, but must be above 0"),
+        *(
+            (
+                ["{file}", "--device", word],
+                f"--device: received {word!r}; must be auto, cpu, gpu or ",
+            )
+            for word in ("nonsense", "cpu:0", "gpu:", "gpu:one", "auto:1", "")
+        ),
+    ],
+)
+def test_a_wrong_request_is_told_before_anything_is_made(
+    command: Run, write: Callable[[], Path], arguments: list[str], message: str
 ) -> None:
-    status, _, err = _main(capsys, "train", "--resume", "runs/a", *extra)
+    file = write()
+    status, _, err = command("train", *(each.format(file=file) for each in arguments))
     assert status == 2
-    assert "in its own terms; --out, --set and --seed start a new one from FILE" in err
-
-
-@pytest.mark.parametrize("device", ["nonsense", "cpu:0", "gpu:", "gpu:one", "auto:1", ""])
-def test_a_device_that_is_none_is_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    device: str,
-) -> None:
-    status, _, err = _main(capsys, "train", write_experiment(experiment), "--device", device)
-    assert status == 2
-    assert f"--device: received {device!r}; must be auto, cpu, gpu or gpu:N" in err
+    assert message in err
     assert _nothing_was_made()
 
 
 @pytest.mark.parametrize("device", ["gpu", "gpu:7"])
 def test_a_gpu_that_is_not_there_is_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    device: str,
+    train: Run, monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: [])
-    status, _, err = _main(capsys, "train", write_experiment(experiment), "--device", device)
+    _see_gpus(monkeypatch, 0)
+    status, _, err = train("--device", device)
     assert status == 2
-    assert (
-        f"--device: received {device!r}; TensorFlow sees no such GPU\n    use --device cpu" in err
-    )
+    told = f"--device: received {device!r}; TensorFlow sees no such GPU\n    use --device cpu"
+    assert told in err
     assert _nothing_was_made()
 
 
@@ -184,24 +195,14 @@ def test_a_gpu_that_is_not_there_is_refused(
 def test_devices_are_chosen_before_tensorflow_sees_them(
     monkeypatch: pytest.MonkeyPatch, device: str, visible: str
 ) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"])
+    _see_gpus(monkeypatch, 1)
     choose_device(device)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
 
 
-def test_what_is_no_run_is_not_resumed(capsys: pytest.CaptureFixture[str]) -> None:
-    status, _, err = _main(capsys, "train", "--resume", "runs/a")
-    assert (status, err) == (
-        2,
-        "natdgp train: runs/a is not the folder of a run: it has no config.yaml\n",
-    )
-
-
-def test_a_missing_trial_is_told(
-    capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], write_experiment: Write
-) -> None:
+def test_a_missing_trial_is_told(train: Run, experiment: dict[str, Any]) -> None:
     experiment["entrypoint"] = experiment["entrypoint"].replace("natdgp.determined", "mine.deep_gp")
-    status, _, err = _main(capsys, "train", write_experiment(experiment))
+    status, _, err = train()
     assert status == 2
     assert f"there is no {Path.cwd()}/mine/deep_gp.py; run the command from the folder" in err
     assert _nothing_was_made()
@@ -229,15 +230,11 @@ def _corrupt(experiment: dict[str, Any], how: str) -> None:
     ],
 )
 def test_bad_data_are_one_message_and_leave_the_folder_free(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    how: str,
-    message: str,
+    train: Run, experiment: dict[str, Any], how: str, message: str
 ) -> None:
     _corrupt(experiment, how)
     for _ in range(2):  # the same --out may be tried again
-        status, _, err = _main(capsys, "train", write_experiment(experiment), "--out", "mine")
+        status, _, err = train("--out", "mine")
         assert status == 2
         assert err.startswith("natdgp train: ")
         assert message in err
@@ -245,10 +242,10 @@ def test_bad_data_are_one_message_and_leave_the_folder_free(
 
 
 def test_too_few_rows_for_the_inducing_points_leave_the_folder_free(
-    capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], write_experiment: Write
+    train: Run, experiment: dict[str, Any]
 ) -> None:
     experiment["hyperparameters"]["model"]["inducing_points"] = 1000
-    status, out, _ = _main(capsys, "train", write_experiment(experiment), "--out", "mine")
+    status, out, _ = train("--out", "mine")
     assert status == 1
     assert "The run broke down: " in out
     assert "1000" in out
@@ -256,16 +253,14 @@ def test_too_few_rows_for_the_inducing_points_leave_the_folder_free(
 
 
 def test_a_resumed_run_is_never_deleted(
-    capsys: pytest.CaptureFixture[str], experiment: dict[str, Any], write_experiment: Write
+    command: Run, experiment: dict[str, Any], mine: RunFolder
 ) -> None:
     """Not even one that was killed before its first report."""
-    folder = RunFolder.create(Path("mine"))
-    write_experiment(experiment).rename(folder.config)
     _corrupt(experiment, "no file")
-    status, _, err = _main(capsys, "train", "--resume", "mine")
+    status, _, err = command("train", "--resume", "mine")
     assert status == 2
     assert "no such file" in err
-    assert folder.config.is_file()
+    assert mine.config.is_file()
 
 
 @pytest.mark.parametrize(
@@ -276,87 +271,56 @@ def test_a_resumed_run_is_never_deleted(
     ],
 )
 def test_a_broken_file_of_a_run_that_goes_on_is_told_without_a_traceback(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    name: str,
-    content: str,
-    message: str,
+    command: Run, mine: RunFolder, name: str, content: str, message: str
 ) -> None:
-    folder = RunFolder.create(Path("mine"))
-    write_experiment(experiment).rename(folder.config)
-    (folder.root / name).write_text(content)
-    status, _, err = _main(capsys, "train", "--resume", "mine")
+    (mine.root / name).write_text(content)
+    status, _, err = command("train", "--resume", "mine")
     assert status == 2
     assert err.startswith("natdgp train: ")
     assert message in err
-    assert (folder.root / name).read_text() == content
+    assert (mine.root / name).read_text() == content
 
 
 @pytest.mark.parametrize("slots", ["1", "2"])
 def test_a_second_command_in_a_folder_is_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    slots: str,
+    command: Run, mine: RunFolder, monkeypatch: pytest.MonkeyPatch, slots: str
 ) -> None:
     monkeypatch.setattr("natdgp.run.run_folder.PATIENCE", 0.0)
-    folder = RunFolder.create(Path("mine"))
-    write_experiment(experiment).rename(folder.config)
-    with folder.occupied():
-        before = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
-        status, out, err = _main(capsys, "train", "--resume", "mine", "--slots", slots)
+    with mine.occupied():
+        before = {path: path.lstat().st_mtime_ns for path in mine.root.rglob("*")}
+        status, out, err = command("train", "--resume", "mine", "--slots", slots)
         assert (status, out) == (2, "")
         assert err.startswith("natdgp train: mine is being trained by another command; ")
-        before.pop(folder.lock)
-        after = {path: path.lstat().st_mtime_ns for path in folder.root.rglob("*")}
+        before.pop(mine.lock)
+        after = {path: path.lstat().st_mtime_ns for path in mine.root.rglob("*")}
         assert {path: after[path] for path in before} == before
 
 
 def test_interrupting_before_there_is_a_run_is_no_crash(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
+    train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("natdgp.run.run_session.train", interrupt)
-    status, _, err = _main(capsys, "train", write_experiment(experiment), "--out", "mine")
+    status, _, err = train("--out", "mine")
     assert (status, err) == (130, "natdgp: interrupted\n")
     assert _nothing_was_made()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["missing.yaml"], "missing.yaml: there is no such file"),
-        (["{file}", "--set", "hyperparameters.model.layer=3"], "did you mean layers?"),
-        (["{file}", "--set", "hyperparameters.model.layers"], "--set"),
-        (["{file}", "--seed", "-1"], "reproducibility.experiment_seed: received -1"),
-    ],
-)
-def test_a_wrong_request_is_told_before_anything_is_made(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    arguments: list[str],
-    message: str,
+def test_a_checkpoint_damaged_while_a_run_trains_is_told_in_words(
+    train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write_experiment(experiment)
-    status, _, err = _main(capsys, "train", *(each.format(file=file) for each in arguments))
-    assert status == 2
-    assert message in err
-    assert _nothing_was_made()
+    def find_damage(*_: Any, **__: Any) -> int:
+        raise DamagedCheckpoint("natdgp.json has 0 bytes; 2 were written")
+
+    monkeypatch.setattr("natdgp.run.run_session.train_and_report", find_damage)
+    told = "natdgp train: natdgp.json has 0 bytes; 2 were written\n"
+    assert train() == (1, "", told)
 
 
 def test_a_seed_and_fields_of_the_command_line_reach_the_run(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
+    train: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
 
@@ -365,8 +329,7 @@ def test_a_seed_and_fields_of_the_command_line_reach_the_run(
         return 0
 
     monkeypatch.setattr("natdgp.run.run_session.train_and_report", look)
-    settings = ["--seed", "7", "--set", "hyperparameters.model.layers=3", "--no-progress"]
-    status, _, _ = _main(capsys, "train", write_experiment(experiment), *settings)
+    status, _, _ = train("--seed", 7, "--set", "hyperparameters.model.layers=3", "--no-progress")
     assert status == 0
     ((shown, config, live),) = seen
     assert (shown, live) == (Path("runs/waves"), False)
@@ -397,12 +360,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return seen
 
 
-def _see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["a GPU"] * count)
-
-
 @pytest.mark.parametrize(
-    ("configured", "gpus", "arguments", "slots", "remark"),
+    ("configured", "gpus", "options", "slots", "remark"),
     [
         (1, 0, [], 1, ""),
         (1, 4, [], 1, ""),
@@ -415,34 +374,30 @@ def _see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     ],
 )
 def test_slots_are_the_files_where_there_are_gpus_or_those_asked_for(
-    capsys: pytest.CaptureFixture[str],
+    train: Run,
     experiment: dict[str, Any],
-    write_experiment: Write,
     monkeypatch: pytest.MonkeyPatch,
     started: list[tuple[int, int]],
     configured: int,
     gpus: int,
-    arguments: list[str],
+    options: list[str],
     slots: int,
     remark: str,
 ) -> None:
     experiment["resources"] = {"slots_per_trial": configured}
     _see_gpus(monkeypatch, gpus)
-    status, out, err = _main(capsys, "train", write_experiment(experiment), *arguments)
+    status, out, err = train(*options)
     assert (status, err, started) == (0, "", [(slots, slots)])
     assert out.startswith(remark)
     assert out.count("\n") == (1 if remark else 0)
 
 
 def test_a_run_goes_on_with_other_slots_and_its_folder_says_so(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    started: list[tuple[int, int]],
+    command: Run, train: Run, started: list[tuple[int, int]]
 ) -> None:
-    _main(capsys, "train", write_experiment(experiment), "--out", "mine")
-    for arguments in (["--slots", "2"], ["--slots", "4"], [], []):
-        status, out, _ = _main(capsys, "train", "--resume", "mine", *arguments)
+    train("--out", "mine")
+    for options in (["--slots", "2"], ["--slots", "4"], [], []):
+        status, out, _ = command("train", "--resume", "mine", *options)
         assert status == 0
     assert started == [(1, 1), (2, 2), (4, 4), (1, 1), (1, 1)]
     assert out == ""  # the folder says one slot by now, and so there is nothing to remark
@@ -451,89 +406,38 @@ def test_a_run_goes_on_with_other_slots_and_its_folder_says_so(
 @pytest.mark.parametrize(
     ("slots", "message"),
     [
-        (
-            3,
-            "hyperparameters.global_batch_size: received 32; must be a multiple of resources.",
-        ),
+        (3, "hyperparameters.global_batch_size: received 32; must be a multiple of resources."),
         (0, "resources.slots_per_trial: received 0; "),
         (-1, "resources.slots_per_trial: received -1; "),
     ],
 )
-@pytest.mark.parametrize("resumed", [False, True])
 def test_slots_that_cannot_share_a_batch_are_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    started: list[tuple[int, int]],
-    slots: int,
-    message: str,
-    resumed: bool,
+    command: Run, train: Run, started: list[tuple[int, int]], slots: int, message: str
 ) -> None:
-    run: list[object] = [write_experiment(experiment)]
-    if resumed:
-        _main(capsys, "train", *run, "--out", "mine")
-        run = ["--resume", "mine"]
-        started.clear()
-    status, _, err = _main(capsys, "train", *run, "--slots", slots)
+    status, _, err = train("--slots", slots)
+    assert status == 2
+    assert message in err
+    assert _nothing_was_made()
+    train("--out", "mine")
+    started.clear()
+    status, _, err = command("train", "--resume", "mine", "--slots", slots)
     assert status == 2
     assert message in err
     assert started == []
-    assert resumed or _nothing_was_made()
 
 
-def test_more_slots_than_gpus_are_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_more_slots_than_gpus_are_refused(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     _see_gpus(monkeypatch, 1)
-    status, _, err = _main(capsys, "train", write_experiment(experiment), "--slots", 2)
+    status, _, err = train("--slots", 2)
     assert status == 2
     assert "--slots: received 2; must not be more than this machine's GPUs, 1" in err
     assert "--device cpu" in err
     assert _nothing_was_made()
 
 
-def test_a_checkpoint_damaged_while_a_run_trains_is_told_in_words(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def find_damage(*_: Any, **__: Any) -> int:
-        raise DamagedCheckpoint("natdgp.json has 0 bytes; 2 were written")
-
-    monkeypatch.setattr("natdgp.run.run_session.train_and_report", find_damage)
-    status, out, err = _main(capsys, "train", write_experiment(experiment))
-    assert (status, out) == (1, "")
-    assert err == "natdgp train: natdgp.json has 0 bytes; 2 were written\n"
-
-
-@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
-def test_a_rank_needs_some_time(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    seconds: str,
-) -> None:
-    status, _, err = _main(
-        capsys, "train", write_experiment(experiment), f"--rank-timeout={seconds}"
-    )
-    assert status == 2
-    assert f"--rank-timeout: received {float(seconds)}; must be a number above 0" in err
-    assert _nothing_was_made()
-
-
-def test_slots_without_horovod_are_refused(
-    capsys: pytest.CaptureFixture[str],
-    experiment: dict[str, Any],
-    write_experiment: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
+def test_slots_without_horovod_are_refused(train: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("natdgp.run.launch.has_horovod", lambda: False)
-    status, _, err = _main(capsys, "train", write_experiment(experiment), "--slots", 2)
+    status, _, err = train("--slots", 2)
     assert status == 2
     assert "--slots: received 2; needs Horovod" in err
     assert "scripts/build-horovod" in err
@@ -554,9 +458,9 @@ def test_slots_without_horovod_are_refused(
     ids=" ".join,
 )
 def test_tensorflow_is_not_imported_for_a_quick_answer(
-    experiment: dict[str, Any], write_experiment: Write, arguments: list[str]
+    write: Callable[[], Path], arguments: list[str]
 ) -> None:
-    file = write_experiment(experiment)
+    file = write()
     script = (
         "import sys\n"
         "from natdgp.cli import main\n"

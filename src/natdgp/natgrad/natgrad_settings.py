@@ -46,6 +46,13 @@ class NaturalGradientSettings(Frozen):
             )
         return self
 
+    def layers_of(self, count: int) -> tuple[int, ...]:
+        """Indices of the layers whose q(u) natural gradients train, of so many, in order."""
+        if isinstance(self.layers, tuple):
+            return tuple(index for index in self.layers if index < count)
+        everything = tuple(range(count))
+        return {"all": everything, "last": everything[-1:], "none": ()}[self.layers]
+
     def gamma_of(self, position: int) -> float:
         """The step length of a layer after any ramp.
 

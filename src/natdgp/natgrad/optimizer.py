@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, get_args
 
 import gpflow
 import tensorflow as tf
-from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
+from gpflow.optimizers import XiNat, XiTransform
 
-from natdgp.natgrad import steps
-from natdgp.natgrad.gpflow_private import GPflowNaturalGradient, gpflow_step
-from natdgp.natgrad.parameters import assign, constrained_gradient
-from natdgp.natgrad.safeguards import (
-    Divergence,
-    SafeStep,
-    SafeStepFunction,
-    StepFunction,
-    first_valid,
-    within,
-)
+from natdgp.natgrad.gpflow_private import gpflow_step
+from natdgp.natgrad.keras_surface import Gamma, KerasSurface, refuse
+from natdgp.natgrad.parameters import are_finite, assign, constrained_gradient
+from natdgp.natgrad.safeguards import SafeStep, SafeStepFunction, numbers_of
 from natdgp.natgrad.serialization import (
     deserialize_gamma,
     deserialize_transform,
     serialize_gamma,
     serialize_transform,
 )
-from natdgp.natgrad.step_divergence import step_kl, step_kl_diag
-
-PositiveDefinite = Literal["exact", "guaranteed", "fallback"]
-
-Gamma = Any
-"""float | tf.Variable | tf.Tensor | LearningRateSchedule | Callable[[], float | tf.Tensor]"""
+from natdgp.natgrad.step_choice import PositiveDefinite, has_closed_form, step_function
 
 Parameters = (
     tuple[gpflow.Parameter, gpflow.Parameter]
@@ -55,7 +43,7 @@ COUNTS = ("taken", "corrected", "shortened", "refused")
 
 
 @tf.keras.utils.register_keras_serializable("natdgp")
-class NaturalGradient(GPflowNaturalGradient):
+class NaturalGradient(KerasSurface):
     """Natural-gradient descent on q(u) = N(q_mu, q_sqrt q_sqrt').
 
     A drop-in for `gpflow.optimizers.NaturalGradient`, in GPflux's models too: the same constructor,
@@ -104,9 +92,7 @@ class NaturalGradient(GPflowNaturalGradient):
         :raises ValueError: for a value that means nothing.
         :raises TypeError: for an option that this optimizer does not have, or want of gamma.
         """
-        for option in unsupported:
-            remedy = _REMEDIES.get(option, "leave it out")
-            raise TypeError(f"NaturalGradient has no {option}; {remedy}")
+        refuse(unsupported)
         if gamma is None:
             raise TypeError("NaturalGradient needs gamma, the step length, such as 0.1")
         super().__init__(gamma, xi_transform, name)
@@ -123,67 +109,6 @@ class NaturalGradient(GPflowNaturalGradient):
         self._counts = self.add_variable([len(COUNTS)], dtype=tf.int64, name="counts")
         self.refused_in_a_row = self.add_variable([], dtype=tf.int64, name="refused_in_a_row")
         """Steps in a row with gradients that were not finite."""
-
-    _gamma: Gamma = None
-    _is_traced = False
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _REMEDIES and value is not None:  # Keras' constructor sets them to None
-            raise AttributeError(f"NaturalGradient has no {name}; {_REMEDIES[name]}")
-        super().__setattr__(name, value)
-
-    @property
-    def learning_rate(self) -> Any:
-        """Not there: a step has the length `gamma`."""
-        raise AttributeError(f"NaturalGradient has no learning_rate; {_REMEDIES['learning_rate']}")
-
-    @property
-    def gamma(self) -> Gamma:
-        """The step length: a variable, a schedule or a callable.
-
-        A number, given or assigned, is the value of a variable, which is read at every step, in a
-        tf.function traced before as well. Anything else can be assigned until a step was traced.
-
-        :raises ValueError: for a number that is no step length.
-        :raises TypeError: for an assignment that a traced step would not notice.
-        """
-        return self._gamma
-
-    @gamma.setter
-    def gamma(self, gamma: Gamma) -> None:
-        now = self._gamma
-        is_number = not isinstance(gamma, tf.Variable) and not callable(gamma)
-        if is_number and not (tf.is_tensor(gamma) and not hasattr(gamma, "numpy")):
-            gamma = float(gamma)
-            if not 0 <= gamma < math.inf:
-                raise ValueError(f"gamma is {gamma}; give a step length of 0 or more, such as 0.1")
-            if isinstance(now, tf.Variable):
-                now.assign(tf.cast(tf.constant(gamma, tf.float64), now.dtype))
-                return
-        if self._is_traced:
-            raise TypeError(
-                f"gamma is a {type(now).__name__}, which a traced step goes on reading; for another"
-                " kind of gamma make a new optimizer, for another number give it a tf.Variable"
-            )
-        self._owns_gamma = isinstance(gamma, float)
-        if self._owns_gamma:
-            with tf.init_scope():
-                gamma = tf.Variable(gamma, dtype=tf.float64, trainable=False, name="gamma")
-        self._gamma = gamma
-
-    def current_gamma(self, dtype: tf.DType | None = None) -> tf.Tensor:
-        """The step length in force: at this iteration, or of this call.
-
-        :param dtype: of the result; the step length's own by default.
-        """
-        self._is_traced = self._is_traced or tf.inside_function()
-        gamma = self.gamma
-        if isinstance(gamma, tf.keras.optimizers.schedules.LearningRateSchedule):
-            gamma = gamma(self.iterations)
-        elif callable(gamma):
-            gamma = gamma()
-        gamma = tf.convert_to_tensor(gamma, dtype_hint=dtype)
-        return gamma if dtype is None else tf.cast(gamma, dtype)
 
     @property
     def counts(self) -> dict[str, tf.Tensor]:
@@ -308,7 +233,7 @@ class NaturalGradient(GPflowNaturalGradient):
         """Step one q(u)."""
         xi_transform = self.xi_transform if xi_transform is None else xi_transform
         gamma = self.current_gamma(q_mu.dtype)
-        if type(xi_transform) in (XiNat, XiSqrtMeanVar):
+        if has_closed_form(xi_transform):
             self._safe_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
         else:
             gpflow_step(q_mu_grad, q_sqrt_grad, q_mu, q_sqrt, xi_transform, gamma)
@@ -323,7 +248,7 @@ class NaturalGradient(GPflowNaturalGradient):
         xi_transform: XiTransform,
         gamma: tf.Tensor,
     ) -> None:
-        step = self._step_function(xi_transform, is_diagonal=q_sqrt.shape.rank == 2)(
+        step = self._step_function(xi_transform, q_sqrt)(
             tf.convert_to_tensor(q_mu),
             tf.convert_to_tensor(q_sqrt),
             constrained_gradient(q_mu_grad, q_mu),
@@ -347,7 +272,7 @@ class NaturalGradient(GPflowNaturalGradient):
     @property
     def has_closed_form(self) -> bool:
         """Whether :meth:`propose` knows the step of the transformation."""
-        return type(self.xi_transform) in (XiNat, XiSqrtMeanVar)
+        return has_closed_form(self.xi_transform)
 
     def propose(
         self, q_mu: tf.Tensor, q_sqrt: tf.Tensor, q_mu_grad: tf.Tensor, q_sqrt_grad: tf.Tensor
@@ -368,7 +293,7 @@ class NaturalGradient(GPflowNaturalGradient):
                 f"{type(self.xi_transform).__name__} has no step in closed form; use XiNat or "
                 "XiSqrtMeanVar, or apply_gradients, which takes GPflow's step"
             )
-        step = self._step_function(self.xi_transform, is_diagonal=q_sqrt.shape.rank == 2)
+        step = self._step_function(self.xi_transform, q_sqrt)
         return step(q_mu, q_sqrt, q_mu_grad, q_sqrt_grad, self.current_gamma(q_mu.dtype))
 
     def adopt(
@@ -398,16 +323,15 @@ class NaturalGradient(GPflowNaturalGradient):
         self._go_if(finite, go, [q_mu])
         self.iterations.assign_add(1, read_value=False)
 
-    def _step_function(self, xi_transform: XiTransform, *, is_diagonal: bool) -> SafeStepFunction:
-        functions = _DIAGONAL if is_diagonal else _FULL
-        correction = None if self.positive_definite == "exact" else functions.guaranteed
-        if isinstance(xi_transform, XiSqrtMeanVar):
-            step = first_valid(functions.mean_sqrt, correction=correction)
-        elif self.positive_definite == "guaranteed":
-            step = first_valid(functions.guaranteed)
-        else:
-            step = first_valid(functions.natural, correction=correction)
-        return step if self.max_kl is None else within(self.max_kl, functions.kl, step)
+    def _step_function(
+        self, xi_transform: XiTransform, q_sqrt: gpflow.Parameter | tf.Tensor
+    ) -> SafeStepFunction:
+        return step_function(
+            xi_transform,
+            self.positive_definite,
+            self.max_kl,
+            is_diagonal=q_sqrt.shape.rank == 2,
+        )
 
     def _count(self, others: tf.Tensor, q_mu: gpflow.Parameter) -> None:
         """Count the P steps of one q(u): [corrected, shortened, refused], and the rest as taken."""
@@ -447,18 +371,6 @@ class NaturalGradient(GPflowNaturalGradient):
         )
 
 
-def are_finite(*gradients: tf.Tensor) -> tf.Tensor:
-    """Whether all numbers of the gradients are; a sum is only if every term is."""
-    finite = [tf.math.is_finite(tf.reduce_sum(gradient)) for gradient in gradients]
-    return tf.reduce_all(tf.stack(finite))
-
-
-def numbers_of(step: SafeStep) -> tf.Tensor:
-    """How many of a step's latent GPs were [corrected, shortened, refused]."""
-    flags = tf.stack([step.corrected, step.shortened, step.refused])
-    return tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)
-
-
 def _checked(var_list: Sequence[Parameters]) -> Sequence[Parameters]:
     """:raises TypeError: for anything but a list of pairs and triples."""
     for entry in var_list:
@@ -472,20 +384,6 @@ def _checked(var_list: Sequence[Parameters]) -> Sequence[Parameters]:
     return var_list
 
 
-_CLIP = (
-    "process the gradients between compute_gradients and apply_gradients, or bound the step itself"
-    " with max_kl"
-)
-
-_REMEDIES = {
-    "learning_rate": "the length of its steps is gamma",
-    "lr": "the length of its steps is gamma",
-    "clipnorm": _CLIP,
-    "clipvalue": _CLIP,
-    "global_clipnorm": _CLIP,
-}
-"""What to do instead of setting what other Keras optimizers have."""
-
 _NO_GAUSSIAN = (
     "natural-gradient step on {}: the step is too long, its new covariance is not positive"
     ' definite; shorten gamma, set max_kl, or use positive_definite="fallback"'
@@ -495,28 +393,4 @@ _TOO_MANY_REFUSED = (
     "{}: the gradients were not finite {} times in a row, and the parameters are as before;"
     " look for overflow in the loss, lower the learning rate of the other optimizer, or train in"
     " float64"
-)
-
-
-class _Functions(NamedTuple):
-    """The steps for one form of q(u)."""
-
-    natural: StepFunction
-    guaranteed: StepFunction
-    mean_sqrt: StepFunction
-    kl: Divergence
-
-
-_FULL = _Functions(
-    steps.natural_step,
-    steps.guaranteed_natural_step,
-    steps.mean_sqrt_step,
-    step_kl,
-)
-
-_DIAGONAL = _Functions(
-    steps.natural_step_diag,
-    steps.guaranteed_natural_step_diag,
-    steps.mean_sqrt_step_diag,
-    step_kl_diag,
 )

@@ -84,3 +84,9 @@ def packed_triangle(L: tf.Tensor) -> tf.Tensor:
 def unpacked_triangle(packed: tf.Tensor) -> tf.Tensor:
     """The lower-triangular matrices [P, M, M] of :func:`packed_triangle`."""
     return tfp.math.fill_triangular(packed)
+
+
+def are_finite(*gradients: tf.Tensor) -> tf.Tensor:
+    """Whether all numbers of the gradients are; a sum is only if every term is."""
+    finite = [tf.math.is_finite(tf.reduce_sum(gradient)) for gradient in gradients]
+    return tf.reduce_all(tf.stack(finite))

@@ -205,3 +205,9 @@ def _choose(condition: tf.Tensor, first: SafeStep, second: SafeStep) -> SafeStep
         tf.where(matrix, first.q_sqrt, second.q_sqrt),
         *(tf.where(condition, a, b) for a, b in zip(first[2:], second[2:], strict=True)),
     )
+
+
+def numbers_of(step: SafeStep) -> tf.Tensor:
+    """How many of a step's latent GPs were [corrected, shortened, refused]."""
+    flags = tf.stack([step.corrected, step.shortened, step.refused])
+    return tf.reduce_sum(tf.cast(flags, tf.int64), axis=1)

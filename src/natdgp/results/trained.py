@@ -291,15 +291,8 @@ def load(path: str | Path, build: Builder | None = None) -> TrainedModel:
         except DamagedCheckpoint as error:
             own = "; or a trial's own build_model made it: then pass load(path, build=...)"
             raise DamagedCheckpoint(f"{error}{own}") from error
-        model = Task(record.settings, seed=record.seed, saved=record.task).model()
-    else:
-        model = DeepGPModel(
-            build(record.settings, record.task.shape, record.seed),
-            natgrad_layers=(),
-            num_samples=record.settings.model.num_samples,
-            evaluation_samples=record.settings.evaluation.num_samples,
-            y_std=record.task.scaling.y_std,
-        )
+    deep_gp = None if build is None else build(record.settings, record.task.shape, record.seed)
+    model = Task(record.settings, seed=record.seed, saved=record.task).model(deep_gp)
     _check_structure(
         record,
         model,

@@ -59,7 +59,7 @@ def _study_of(state: SearchState, storage: RDBStorage | None = None) -> optuna.S
 def _frozen(state: SearchState, trial: Trial, status: str) -> FrozenTrial:
     """A trial as it stands, in the state of Optuna's that is like a status."""
     _, value = state.best_of(trial)
-    domains = {".".join(path): domain for path, domain in state.search.space.domains.items()}
+    domains = dict(zip(trial.searched, state.search.space.domains.values(), strict=True))
     return create_trial(
         state=_STATES[status],
         value=value if status in ("completed", "stopped") else None,

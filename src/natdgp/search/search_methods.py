@@ -8,8 +8,7 @@ from collections import defaultdict
 from enum import Enum
 
 from natdgp.settings import Search
-from natdgp.settings.brackets import Bracket, brackets_of
-from natdgp.settings.searchers import GridSearcher, HalvingSearcher, RandomSearcher
+from natdgp.settings.searchers import Bracket, GridSearcher, HalvingSearcher, RandomSearcher
 
 
 class TrialEnding(str, Enum):
@@ -109,7 +108,7 @@ def methods_of(search: Search) -> list[SearchMethod]:
     """New methods, told nothing yet, which share the trials of a search."""
     searcher, smaller = search.searcher, search.searcher.smaller_is_better
     if isinstance(searcher, HalvingSearcher):
-        return [SearchMethod(each, smaller_is_better=smaller) for each in brackets_of(searcher)]
+        return [SearchMethod(each, smaller_is_better=smaller) for each in searcher.brackets]
     grid = isinstance(searcher, GridSearcher)
     trials = search.space.grid_size if grid else getattr(searcher, "max_trials", 1)
     concurrent = getattr(searcher, "max_concurrent_trials", 0) or trials

@@ -10,7 +10,7 @@ from typing import Any
 from natdgp.search.search_methods import SearchMethod, TrialEnding, methods_of
 from natdgp.settings import Search
 from natdgp.settings.searchers import GridSearcher
-from natdgp.settings.space import Point, value_at
+from natdgp.settings.space import Point
 from natdgp.settings.spans import in_batches
 
 Event = dict[str, Any]
@@ -112,15 +112,14 @@ class SearchState:
     def _create(self, method: SearchMethod) -> None:
         number = len(self.trials)
         point = self._point(number)
-        paths = self.search.space.domains
-        searched = {".".join(path): value_at(point, path) for path in paths}
+        searched = self.search.space.searched(point)
         seed = Random(f"{self.search.seed}/{number}/seed").getrandbits(31)
         self.trials.append(Trial(number, point, searched, seed, method))
 
     def _point(self, number: int) -> Point:
         space = self.search.space
         if isinstance(self.search.searcher, GridSearcher):  # from its last point, as Determined
-            return space.grid_point(space.grid_size - 1 - number)
+            return space.grid[-1 - number]
         return space.sample(Random(f"{self.search.seed}/{number}/hyperparameters"))
 
     @property

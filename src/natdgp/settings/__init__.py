@@ -1,6 +1,6 @@
 """What a run is: its experiment file, read, validated and frozen."""
 
-from natdgp.settings.experiment import Experiment, Search, read_experiment, read_search, validate
+from natdgp.settings.experiment import Experiment, Search, read_experiment, read_search
 from natdgp.settings.problems import Problem, SettingsError
 
 __all__ = [
@@ -10,5 +10,4 @@ __all__ = [
     "SettingsError",
     "read_experiment",
     "read_search",
-    "validate",
 ]

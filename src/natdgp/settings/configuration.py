@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from natdgp.fields import NonNegativeInt, PositiveFloat, PositiveInt, Refused, Section
+from natdgp.settings.problems import note_valid
 from natdgp.settings.searchers import Searcher
 from natdgp.settings.spans import Period
 
@@ -68,14 +69,6 @@ class Optimizations(Section):
     auto_tune_tensor_fusion: bool | None = None
 
 
-class Profiling(Section):
-    """System metrics of a trial."""
-
-    model_config = ConfigDict(extra="allow")
-
-    enabled: bool = False
-
-
 class Reproducibility(Section):
     """Where all randomness starts."""
 
@@ -84,6 +77,9 @@ class Reproducibility(Section):
 
 class Configuration(Section):
     """An experiment file."""
+
+    model_config = ConfigDict(validate_default=True)  # so that defaults are noted, too
+    _note = field_validator("*", mode="wrap")(note_valid)
 
     name: str = Field(min_length=1, max_length=200)
     description: str | None = None
@@ -105,7 +101,7 @@ class Configuration(Section):
     max_restarts: NonNegativeInt = 5
     reproducibility: Reproducibility = Reproducibility()
     optimizations: Optimizations = Optimizations()
-    profiling: Profiling = Profiling()
+    profiling: Group = Field(default={"enabled": False})
     debug: bool = False
     data: dict[str, Any]
     hyperparameters: dict[str, Any]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from natdgp.settings.problems import Problem, SettingsError
+from natdgp.settings.space import set_at
 
 Place = tuple[str | None, int | None]
 """A file and a line, each if known."""
@@ -47,36 +49,30 @@ def read_document(path: Path) -> Document:
         said = f"unreadable: {getattr(error, 'strerror', 'it is not UTF-8 text')}"
         if isinstance(error, FileNotFoundError):
             said = "there is no such file"
-        raise _single(said, "name a YAML file", "unreadable-file", file) from None
+        remedy, code = "name a YAML file", "unreadable-file"
+        raise SettingsError([Problem("", None, said, remedy, code, None, file)]) from None
     if not isinstance(document.values, dict):
-        message = "an experiment file must be a group of fields"
-        raise _single(message, "write a line `field: value` for each field", "no-fields", file)
+        said, remedy = "an experiment file must be a group of fields", "write lines `field: value`"
+        raise SettingsError([Problem("", None, said, remedy, "no-fields", None, file)])
     return document
 
 
 def parse(text: str, file: str | None = None) -> Document:
     """Read YAML in the dialect of Determined's command line: YAML 1.2, no tags of one's own.
 
-    :raises SettingsError: for text that is not YAML, has a key twice, or holds anything but
-        groups, lists, text, numbers, true, false and null.
+    :raises SettingsError: for text that is not YAML, or has a key twice or a tag of its own.
     """
-    document, problems = Document(None, file), list[Problem]()
     yaml = YAML(typ="safe", pure=True)
     try:
         root = yaml.compose(text)
-        if root is not None:
-            _survey(root, "", None, document, problems)
-        if not problems:
-            document.values = yaml.load(text)
+        places = {} if root is None else dict(_places(root, "", (file, None)))
+        return Document(yaml.load(text), file, places)
     except (YAMLError, ValueError, LookupError, RecursionError) as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         what = error.problem if isinstance(error, MarkedYAMLError) else str(error)
-        message = f"not valid YAML: {str(what).partition(' with value')[0]}"
-        line = mark.line + 1 if mark else None
-        raise _single(message, "correct the text there", "not-yaml", file, line) from None
-    if problems:
-        raise SettingsError(problems)
-    return document
+        said = f"not valid YAML: {str(what).partition(' with value')[0]}"
+        remedy, line = "correct the text there", mark.line + 1 if mark else None
+        raise SettingsError([Problem("", None, said, remedy, "not-yaml", line, file)]) from None
 
 
 def apply_override(document: Document, override: str) -> Document:
@@ -91,52 +87,29 @@ def apply_override(document: Document, override: str) -> Document:
     origin = f"--set {override}"
     path, equals, text = override.partition("=")
     path = path.strip()
-    *above, name = path.split(".")
-    if not equals or not all([*above, name]):
+    if not equals or not all(path.split(".")):
         remedy = "write it as in --set hyperparameters.model.layers=3"
-        raise _single("must be path=value", remedy, "not-an-override", origin)
+        said, code = "must be path=value", "not-an-override"
+        raise SettingsError([Problem("", None, said, remedy, code, None, origin)])
     try:
         value = parse(text).values
     except SettingsError as error:
         located = [replace(p, path=path, file=origin, line=None) for p in error.problems]
         raise SettingsError(located) from None
-
     values = copy.deepcopy(document.values)
-    group: dict[str, Any] = values
-    for part in above:
-        if not isinstance(group.get(part), dict):
-            group[part] = {}
-        group = group[part]
-    group[name] = value
+    set_at(values, path.split("."), value)
     inside = f"{path}."
     places = {at: p for at, p in document.places.items() if not f"{at}.".startswith(inside)}
     return Document(values, document.file, {**places, path: (origin, None)})
 
 
-_TAG: Final = "tag:yaml.org,2002:"
-_PLAIN: Final = {f"{_TAG}{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")}
-
-
-def _survey(
-    node: Node, path: str, line: int | None, document: Document, problems: list[Problem]
-) -> None:
-    """Note the place of a node and of all nodes in it, and those that hold no plain value."""
-    document.places[path] = (document.file, line)
-    if node.tag not in _PLAIN:  # a date, say, which the master's JSON has no form for
-        message = f"a value of kind {str(node.tag).removeprefix(_TAG)} is not allowed"
-        remedy, code = "quote it as text", "not-plain"
-        problems.append(Problem(path, None, message, remedy, code, line, document.file))
-    elif isinstance(node, SequenceNode):
+def _places(node: Node, path: str, place: Place) -> Iterator[tuple[str, Place]]:
+    """The place of a node and of all nodes in it, by path."""
+    yield path, place
+    if isinstance(node, SequenceNode):
         for index, item in enumerate(node.value):
-            _survey(item, f"{path}.{index}", item.start_mark.line + 1, document, problems)
+            yield from _places(item, f"{path}.{index}", (place[0], item.start_mark.line + 1))
     elif isinstance(node, MappingNode):
         for key, value in node.value:
-            if key.tag != f"{_TAG}merge":
-                where = f"{path}.{key.value}" if path else str(key.value)
-                _survey(value, where, key.start_mark.line + 1, document, problems)
-
-
-def _single(
-    message: str, remedy: str, code: str, file: str | None, line: int | None = None
-) -> SettingsError:
-    return SettingsError([Problem("", None, message, remedy, code, line, file)])
+            where = f"{path}.{key.value}".lstrip(".")
+            yield from _places(value, where, (place[0], key.start_mark.line + 1))

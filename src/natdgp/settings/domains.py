@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Sequence
 from random import Random
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -37,9 +37,7 @@ class Categorical(Frozen):
     def ends(self) -> Sequence[Any]:
         return self.vals
 
-    @property
-    def grid(self) -> Sequence[Any]:
-        return self.vals
+    grid = ends
 
     @property
     def grid_size(self) -> int:
@@ -137,10 +135,4 @@ class Log(_Range):
 
 Domain = Categorical | Int | Double | Log
 
-KINDS: Final[dict[str, type[Const] | type[Domain]]] = {
-    "const": Const,
-    "int": Int,
-    "double": Double,
-    "log": Log,
-    "categorical": Categorical,
-}
+Hyperparameter = Annotated[Const | Int | Double | Log | Categorical, Field(discriminator="type")]

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from natdgp.settings.checks import FILE_CHECKS, LOCAL_CHECKS, POINT_CHECKS, is_grid
+from natdgp.settings.checks import FILE_CHECKS, POINT_CHECKS
 from natdgp.settings.configuration import Configuration, trial_of
 from natdgp.settings.document import apply_override, read_document
-from natdgp.settings.points import problems_of_points, tried_points
+from natdgp.settings.domains import Domain
 from natdgp.settings.problems import Problem, SettingsError, problems_from
 from natdgp.settings.schema import Settings
-from natdgp.settings.searchers import Searcher
-from natdgp.settings.space import Point, Space, read_space
+from natdgp.settings.searchers import GridSearcher, Searcher
+from natdgp.settings.space import SECTION, Point, Space, read_space
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,8 +57,6 @@ class Experiment(_Configured):
     """A valid experiment with constant hyperparameters."""
 
     settings: Settings
-    path: str | None = None
-    """The file it was read from."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def read_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     configuration, space = _read(path, overrides, searches=False, local=True)
     config = {**configuration.defaulted(), "hyperparameters": space.constants}
-    return Experiment(config, Settings.read(space.constants, configuration.data), str(path))
+    return Experiment(config, Settings.read(space.constants, configuration.data))
 
 
 def read_search(path: Path, overrides: Sequence[str] = (), *, local: bool = True) -> Search:
@@ -92,11 +90,6 @@ def read_search(path: Path, overrides: Sequence[str] = (), *, local: bool = True
     return Search(configuration.defaulted(), space, configuration.searcher)
 
 
-def validate(config: Mapping[str, Any]) -> list[Problem]:
-    """All problems of an experiment configuration in plain values; none if it can be run."""
-    return _examine(config, searches=True, local=False)[2]
-
-
 def _read(
     path: Path, overrides: Sequence[str], *, searches: bool, local: bool
 ) -> tuple[Configuration, Space]:
@@ -107,51 +100,71 @@ def _read(
             document = apply_override(document, override)
         except SettingsError as error:
             malformed += error.problems
-    configuration, space, problems = _examine(document.values, searches=searches, local=local)
+    configuration, space, problems = examine(document.values, searches=searches, local=local)
     problems = malformed + sorted(map(document.locate, problems), key=lambda p: p.line or 0)
     if configuration is None or problems:
         raise SettingsError(problems)
     return configuration, space
 
 
-def _examine(
-    config: Mapping[str, Any], *, searches: bool, local: bool
+def examine(
+    config: Mapping[str, Any], *, searches: bool = True, local: bool = False
 ) -> tuple[Configuration | None, Space, list[Problem]]:
-    """The configuration and the space as far as they are valid, and all problems."""
-    given = config.get("hyperparameters")
+    """The configuration and the space as far as they are valid, and all problems.
+
+    :param config: an experiment configuration in plain values.
+    :param searches: whether hyperparameters may be searched over.
+    :param local: whether this machine is to run it, which cannot do all that a cluster can.
+    """
+    given, data = config.get("hyperparameters"), config.get("data")
     space, problems = read_space(given if isinstance(given, Mapping) else {})
     if not searches:
-        for path, domain in space.searched.items():
-            message = f"this file searches over {path}, as `natdgp search` does; `natdgp train` "
-            message, remedy = f"{message}needs constants", f"give it a value: --set {path}=VALUE"
-            received = domain.model_dump(exclude_none=True)
-            problems.append(Problem(path, received, message, remedy, "not-constant"))
-
+        problems += map(_not_constant, space.domains, space.domains.values())
+        space = Space(space.fixed, {})
+    valid: dict[str, Any] = {"space": space, "local": local}
     configuration = None
     try:
-        configuration = Configuration.model_validate(config)
+        configuration = Configuration.model_validate(config, context=valid)
     except ValidationError as error:
-        _add(problems, problems_from(error, Configuration, config, section=""))
+        _add(problems, problems_from(error, Configuration, section=""))
+    of_file = [problem for check in FILE_CHECKS for problem in check(valid)]
 
     def problems_at(point: Point) -> Iterator[Problem]:
-        data = config.get("data")
+        at_point = dict(valid)
         try:
-            Settings.read(point, data if isinstance(data, Mapping) else {})
+            Settings.read(point, data if isinstance(data, Mapping) else {}, at_point)
         except SettingsError as error:
             yield from error.problems
-        plain = {**config, "hyperparameters": point}
-        yield from (problem for check in POINT_CHECKS for problem in check(plain))
+        yield from (problem for check in POINT_CHECKS for problem in check(at_point))
 
-    of_file = [p for c in FILE_CHECKS + (LOCAL_CHECKS if local else ()) for p in c(config)]
-    if not searches:
-        _add(problems, problems_at(space.constants))
-    elif not is_grid(config):
-        _add(problems, problems_of_points(tried_points(space), space, problems_at))
-    elif not any(p.path.startswith("hyperparameters") for p in of_file):  # there is a grid
-        points = tried_points(space, of_grid=True)
-        _add(problems, problems_of_points(points, space, problems_at))
+    if not any(problem.path.startswith("hyperparameters") for problem in of_file):
+        of_grid = isinstance(valid.get("searcher"), GridSearcher)
+        points = space.grid if of_grid else list(space.tried())
+        _add(problems, _problems_of_points(space, points, problems_at))
     _add(problems, of_file)
     return configuration, space, problems
+
+
+def _not_constant(place: tuple[str, ...], domain: Domain) -> Problem:
+    path, received = ".".join([SECTION, *place]), domain.model_dump(exclude_none=True)
+    message = f"this file searches over {path}, as `natdgp search` does; `natdgp train` needs "
+    remedy = f"give it a value: --set {path}=VALUE"
+    return Problem(path, received, f"{message}constants", remedy, "not-constant")
+
+
+def _problems_of_points(
+    space: Space, points: Sequence[Point], examine: Callable[[Point], Iterable[Problem]]
+) -> Iterator[Problem]:
+    """For each field that is wrong at some points, its problem at the first of them."""
+    found: dict[str, list[tuple[Problem, Point]]] = {}
+    for point in points:
+        for problem in examine(point):
+            found.setdefault(problem.path, []).append((problem, point))
+    for (problem, point), *others in found.values():
+        if len(others) + 1 < len(points):
+            shown = ", ".join(f"{name}: {value!r}" for name, value in space.searched(point).items())
+            problem = replace(problem, message=f"{problem.message} (at the point {{{shown}}})")
+        yield problem
 
 
 def _add(problems: list[Problem], found: Iterable[Problem]) -> None:

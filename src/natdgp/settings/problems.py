@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import ErrorDetails
 
-from natdgp.fields import Refused
+Path = tuple[str, ...]
+Groups = tuple[type[BaseModel], ...]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
@@ -70,24 +70,25 @@ class SettingsError(ValueError):
 
 
 def problems_from(
-    error: ValidationError,
-    model: type[BaseModel],
-    given: Mapping[str, Any],
-    section: str = "hyperparameters",
+    error: ValidationError, kind: Any, section: str = "hyperparameters"
 ) -> tuple[Problem, ...]:
     """Translate a failed validation into problems.
 
-    :param model: what was validated; its fields lie in `section`, but for `data`, which is a
-        section of its own.
-    :param given: the values that were validated.
-    :param section: where in the experiment configuration the fields lie; empty for its root.
+    :param kind: what was validated, a group of fields or a union of such.
+    :param section: where in the experiment configuration the fields lie, but for `data`, which is a
+        section of its own; empty for its root.
     """
-    found: dict[tuple[str, ...], list[ErrorDetails]] = {}
+    found: dict[Path, list[ErrorDetails]] = {}
+    around: dict[Path, Groups] = {}
     for details in error.errors(include_url=False):
-        found.setdefault(_path(details, given), []).append(details)
+        path, inside = _place(details, kind)
+        if section and path[:1] != ("data",):
+            path = (section, *path)
+        found.setdefault(path, []).append(details)
+        around[path] = inside
     # A union reports one error for each variant; those that went deepest are the ones meant.
     return tuple(
-        _problem(path, errors, model, section)
+        _problem(path, errors, around[path])
         for path, errors in found.items()
         if not any(len(other) > len(path) and other[: len(path)] == path for other in found)
     )
@@ -107,10 +108,15 @@ def choices(annotation: Any) -> tuple[str, ...]:
     return tuple(word for member in get_args(annotation) for word in choices(member))
 
 
-def nearest(name: object, candidates: Iterable[str]) -> str | None:
-    """The candidate that a misspelt name most likely means, if any is near."""
-    found = difflib.get_close_matches(str(name), list(candidates), n=1, cutoff=0.6)
-    return found[0] if found else None
+def note_valid(given: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """A validator around that of a field: what is valid is noted, whatever is wrong beside it.
+
+    The context of a validation, if it has one, is the dictionary that takes the fields by name.
+    """
+    valid = read(given)
+    if info.context is not None:
+        info.context[info.field_name] = valid
+    return valid
 
 
 _CODES: Final = {
@@ -122,98 +128,62 @@ _CODES: Final = {
 }
 """By the beginning of pydantic's own."""
 
-_GROUP: Final = "must be a group of fields"
-_PLAIN: Final = {"tuple_type": "must be a list", "dict_type": _GROUP, "model_type": _GROUP}
+
+def _code(details: ErrorDetails) -> str:
+    return next(code for pattern, code in _CODES.items() if re.match(pattern, details["type"]))
 
 
-def _path(details: ErrorDetails, given: Any) -> tuple[str, ...]:
-    """Where an error lies; parts of its location that only name a variant are no keys in it."""
-    path: list[str] = []
-    location, lacks = details["loc"], details["type"] in ("missing", "invalid_key")
+def _place(details: ErrorDetails, kind: Any) -> tuple[Path, Groups]:
+    """The path of an error, and the group that it ends in, or all variants that it may be."""
+    path, around, inside = list[str](), groups(kind), groups(kind)
+    discriminator = str(details.get("ctx", {}).get("discriminator", "")).strip("'")
+    location = [*details["loc"], *filter(None, [discriminator])]
     for index, part in enumerate(location):
-        of_list = isinstance(given, list | tuple) and isinstance(part, int)
-        inside = of_list or (isinstance(given, Mapping) and part in given)
-        if inside or (lacks and index == len(location) - 1):
+        fields = [g.model_fields[str(part)].annotation for g in inside if part in g.model_fields]
+        unknown = _code(details) == "unknown-field" and index == len(location) - 1
+        if fields or unknown or isinstance(part, int):
             path.append(str(part))
-        given = given[part] if inside else given
-    if "discriminator" in details.get("ctx", {}):
-        path.append(_discriminator(details))
-    return tuple(path)
+            around, inside = inside, tuple(group for field in fields for group in groups(field))
+        else:  # the name of a variant, which its discriminator accepts
+            inside = tuple(g for g in inside if part in _words_of(g)) or inside
+    return tuple(path), around
 
 
-def _discriminator(details: ErrorDetails) -> str:
-    return str(details["ctx"]["discriminator"]).strip("'")
+def _words_of(group: type[BaseModel]) -> list[str]:
+    return [word for field in group.model_fields.values() for word in choices(field.annotation)]
 
 
-def _problem(
-    path: tuple[str, ...], errors: Sequence[ErrorDetails], model: type[BaseModel], section: str
-) -> Problem:
-    details = errors[0]
-    code = next(c for pattern, c in _CODES.items() if re.match(pattern, details["type"]))
-    inside = [section] if section and path[:1] != ("data",) else []
-    *above, name = *inside, *path
-    where, group, received = ".".join([*inside, *path]), ".".join(above), details["input"]
-    around = _groups_around(model, details["loc"], path)
-    fields = {field: info for g in around for field, info in g.model_fields.items()}
-    field = fields.get(name)
+def _problem(path: Path, errors: Sequence[ErrorDetails], around: Groups) -> Problem:
+    details, where, name = errors[0], ".".join(path), path[-1] if path else ""
+    code, received = _code(details), details["input"]
     if details["type"] == "value_error":
         refused = details["ctx"]["error"]
-        if not isinstance(refused, Refused):
-            refused = Refused("inconsistent", str(refused), "set another value")
         received = None if isinstance(received, Mapping) else received
         return Problem(where, received, refused.message, refused.remedy, refused.code)
+    fields = [(field, info) for group in around for field, info in group.model_fields.items()]
+    words = [word for field, info in fields if field == name for word in choices(info.annotation)]
+    among = f"one of {', '.join(dict.fromkeys(words))}"
     if code == "missing-field":
-        infos = [g.model_fields[name] for g in around if name in g.model_fields]
-        words = ", ".join(dict.fromkeys(w for info in infos for w in choices(info.annotation)))
-        message = f"required; one of {words}" if words else "required"
-        return Problem(where, None, message, f"add `{name}:` to {group or 'the file'}", code)
+        remedy = f"add `{name}:` to {'.'.join(path[:-1]) or 'the file'}"
+        return Problem(where, None, f"required; {among}" if words else "required", remedy, code)
     if code == "unknown-field":
-        message = f"there is no field {name}; allowed here: {', '.join(fields)}"
-        return Problem(where, received, message, _meant(name, fields) or "remove it", code)
+        allowed = dict(fields)
+        message = f"there is no field {name}; allowed here: {', '.join(allowed)}"
+        return Problem(where, received, message, _meant(name, allowed) or "remove it", code)
     if details["type"] == "union_tag_invalid":
-        received = received[_discriminator(details)]
-    message = ", or ".join(dict.fromkeys(map(_rule, errors))).replace(", or must ", ", or ")
-    literal = [word for error in errors for word in _words(error)]
-    meant = _meant(received, literal) if isinstance(received, str) else None
-    return Problem(where, received, message, meant or _another(field), code)
+        received = received[name]
+    rules = (f"must be {among}" if _code(e) == "unknown-word" else _rule(e) for e in errors)
+    message = ", or ".join(dict.fromkeys(rules)).replace(", or must ", ", or ")
+    return Problem(where, received, message, _meant(received, words) or "set another value", code)
 
 
 def _rule(details: ErrorDetails) -> str:
-    if words := _words(details):
-        return f"must be one of {', '.join(words)}"
-    plain = _PLAIN.get(details["type"].replace("attributes_", ""), details["msg"])
-    return re.sub("^(Input|String|List|Tuple) should", "must", plain.partition(" after")[0])
-
-
-def _words(details: ErrorDetails) -> list[str]:
-    context = details.get("ctx", {})
-    return re.findall("'([^']*)'", context.get("expected", context.get("expected_tags", "")))
+    """Pydantic's rule in a file's words."""
+    rule = re.sub(r"^\w+ should", "must", details["msg"]).partition(" after")[0]
+    return re.sub("a valid dictionary.*", "a group of fields", rule).replace("valid tuple", "list")
 
 
 def _meant(name: object, candidates: Iterable[str]) -> str | None:
-    meant = nearest(name, candidates)
-    return f"did you mean {meant}?" if meant else None
-
-
-def _another(field: FieldInfo | None) -> str:
-    if field is None or field.is_required():
-        return "set another value"
-    unsaid = field.default is None or isinstance(field.default, BaseModel)
-    default = "" if unsaid else f", {field.default}"
-    return f"set another value, or remove the field for the default{default}"
-
-
-def _groups_around(
-    model: type[BaseModel], location: tuple[str | int, ...], path: tuple[str, ...]
-) -> list[type[BaseModel]]:
-    """The group that a path ends in, or all variants that it may be, by an error's location."""
-    inside, entered = [model], 0
-    for part in location:
-        if entered < len(path) - 1 and str(part) == path[entered]:
-            fields = [group.model_fields.get(str(part)) for group in inside]
-            inside = [g for field in fields if field for g in groups(field.annotation)]
-            entered += 1
-        else:  # the name of a variant, which a union knows by its first field
-            tags = {g: choices(next(iter(g.model_fields.values())).annotation) for g in inside}
-            inside = [g for g in inside if part in tags[g]] or inside
-    return inside
+    """What to do about a misspelt name, if any candidate is near."""
+    found = difflib.get_close_matches(name, list(candidates), n=1) if isinstance(name, str) else []
+    return f"did you mean {found[0]}?" if found else None

@@ -5,19 +5,17 @@ Raw dictionaries stop here. Every other room receives these objects.
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError, model_validator
+import numpy as np
+from pydantic import ConfigDict, ValidationError, field_validator, model_validator
 
 from natdgp.data.data_settings import DataSettings
 from natdgp.fields import Frozen, PositiveInt, Refused
 from natdgp.models.model_settings import ModelSettings
 from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
-from natdgp.settings.problems import Problem, SettingsError, problems_from
+from natdgp.settings.problems import Problem, SettingsError, note_valid, problems_from
 from natdgp.training.training_settings import (
     AdamSettings,
     EarlyStoppingSettings,
@@ -28,6 +26,9 @@ from natdgp.training.training_settings import (
 
 class Settings(Frozen):
     """Everything a trial needs to know: Determined's `hyperparameters`, and `data`."""
+
+    model_config = ConfigDict(validate_default=True)  # so that defaults are noted, too
+    _note = field_validator("*", mode="wrap")(note_valid)
 
     global_batch_size: PositiveInt
     """B, rows of one training step over all slots."""
@@ -79,72 +80,47 @@ class Settings(Frozen):
     @property
     def natural_gradient_layers(self) -> tuple[int, ...]:
         """Indices of the layers whose q(u) natural gradients train, in order."""
-        chosen = self.natural_gradient.layers
-        if isinstance(chosen, tuple):
-            return chosen
-        everything = tuple(range(self.model.layers))
-        return {"all": everything, "last": everything[-1:], "none": ()}[chosen]
-
-    @property
-    def gammas(self) -> tuple[float, ...]:
-        """Step lengths of the layers that natural gradients train, after any ramp, in order."""
-        return tuple(map(self.natural_gradient.gamma_of, range(len(self.natural_gradient_layers))))
+        return self.natural_gradient.layers_of(self.model.layers)
 
     @classmethod
-    def read(cls, hyperparameters: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
+    def read(
+        cls,
+        hyperparameters: Mapping[str, Any],
+        data: Mapping[str, Any],
+        valid: dict[str, Any] | None = None,
+    ) -> Settings:
         """Validate what Determined hands to a trial.
 
         :param hyperparameters: the sampled values, nested dictionaries of constants.
         :param data: the experiment configuration's `data` section.
+        :param valid: takes the fields that are valid in themselves, whatever is wrong.
         :raises SettingsError: with all wrong fields together, each with its path in the
             experiment configuration, the value received and what is allowed.
         """
         if "data" in hyperparameters:
-            raise SettingsError.single(
-                "hyperparameters.data",
-                hyperparameters["data"],
-                "data is a section of its own",
-                "move it to the top level of the file",
-                "data-in-hyperparameters",
-            )
+            path, received = "hyperparameters.data", hyperparameters["data"]
+            message, remedy = "data is a section of its own", "move it to the top level of the file"
+            raise SettingsError.single(path, received, message, remedy, "data-in-hyperparameters")
         given = {**hyperparameters, "data": dict(data)}
-        settings = None
         try:
-            settings = cls.model_validate(given)
-            if settings.model.dtype == "float32":
-                given = {**_in_float32(settings.model_dump()), "data": dict(data)}
-                cls.model_validate(given)
+            settings = cls.model_validate(given, context=valid)
         except ValidationError as error:
-            problems = problems_from(error, cls, given)
-            raise SettingsError(_of_float32(p, settings) for p in problems) from None
+            raise SettingsError(problems_from(error, cls)) from None
+        if settings.model.dtype == "float32":
+            given = settings.model_dump(exclude={"data"})
+            if lost := list(_lost_in_float32(given, "hyperparameters")):
+                raise SettingsError(lost)
         return settings
 
 
-def _in_float32(value: Any) -> Any:
-    """A value with every number in it as float32 holds it; TensorFlow takes denormals for 0."""
-    if isinstance(value, dict):
-        return {name: _in_float32(inner) for name, inner in value.items()}
-    if isinstance(value, tuple):
-        return tuple(map(_in_float32, value))
-    if not isinstance(value, float):
-        return value
-    try:
-        (rounded,) = struct.unpack("f", struct.pack("f", value))
-    except OverflowError:
-        return math.copysign(math.inf, value)
-    return rounded if abs(rounded) >= 2.0**-126 else 0.0
-
-
-def _of_float32(problem: Problem, settings: Settings | None) -> Problem:
-    """A problem of the numbers that float32 makes of valid settings, if there are, told of them."""
-    if settings is None:
-        return problem
-    received: Any = settings
-    for name in problem.path.split(".")[1:]:
-        received = received[int(name)] if isinstance(received, tuple) else getattr(received, name)
-    return replace(
-        problem,
-        received=received,
-        message=f"{problem.message}, and float32 makes it {problem.received}",
-        remedy="set another value, or model.dtype: float64",
-    )
+def _lost_in_float32(value: Any, path: str) -> Iterator[Problem]:
+    """Problems of numbers that float32 makes 0 or infinite; TensorFlow takes denormals for 0."""
+    if isinstance(value, dict | tuple):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _lost_in_float32(inner, f"{path}.{name}")
+    elif isinstance(value, float) and value:
+        limits = np.finfo(np.float32)
+        if not limits.tiny <= abs(value) <= limits.max:
+            message = f"float32 makes it {'inf' if abs(value) > 1 else '0.0'}"
+            remedy = "set another value, or model.dtype: float64"
+            yield Problem(path, value, message, remedy, "out-of-range")

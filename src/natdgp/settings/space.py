@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
-from typing import Any
+from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from natdgp.settings.domains import KINDS, Const, Domain
-from natdgp.settings.problems import Problem, nearest, problems_from
+from natdgp.settings.domains import Const, Domain, Hyperparameter
+from natdgp.settings.problems import Problem, problems_from
 
 SECTION = "hyperparameters"
+
+CORNERS: Final = 1024
+"""Points that are tried at which every hyperparameter is extreme, at most."""
+SAMPLES: Final = 256
+"""Random points that are tried."""
 
 Path = tuple[str, ...]
 Point = dict[str, Any]
@@ -30,14 +36,13 @@ class Space:
     """Of those that are searched over, in order of the paths."""
 
     @property
-    def searched(self) -> dict[str, Domain]:
-        """What is searched over, by its place in the configuration."""
-        return {".".join([SECTION, *path]): domain for path, domain in self.domains.items()}
-
-    @property
     def constants(self) -> Point:
         """The constants alone, in their groups."""
-        return _nested(self.fixed)
+        return Space(self.fixed, {})._point(())
+
+    def searched(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """What a point has for each hyperparameter that is searched over, by dotted path."""
+        return {".".join(path): value_at(point, path) for path in self.domains}
 
     def sample(self, rng: Random) -> Point:
         """A random point."""
@@ -48,24 +53,33 @@ class Space:
         """How many points the grid has."""
         return math.prod(domain.grid_size for domain in self.domains.values())
 
-    def grid_point(self, index: int) -> Point:
-        """A point of the grid, the last hyperparameter changing fastest."""
-        values: list[Any] = []
-        for domain in reversed(list(self.domains.values())):
-            index, place = divmod(index, domain.grid_size)
-            values.insert(0, domain.grid[place])
-        return self._point(values)
+    @cached_property
+    def grid(self) -> Sequence[Point]:
+        """Every point of the grid, the last hyperparameter changing fastest."""
+        return self._points_of(domain.grid for domain in self.domains.values())
 
-    def corners(self, most: int, rng: Random) -> Iterator[Point]:
-        """Points at which every hyperparameter is extreme: all, or `most` random ones of more."""
-        ends = [list(domain.ends) for domain in self.domains.values()]
-        if math.prod(map(len, ends)) <= most:
-            return map(self._point, itertools.product(*ends))
-        drawn = ([rng.choice(of) for of in ends] for _ in range(most))
-        return map(self._point, drawn)
+    def tried(self) -> Iterator[Point]:
+        """Points that stand for all, the same ones every time; a space of constants has one.
+
+        At first those at which every hyperparameter is extreme, or some of very many; then random
+        ones.
+        """
+        rng, ends = Random(0), [domain.ends for domain in self.domains.values()]
+        if math.prod(map(len, ends)) <= CORNERS:
+            yield from self._points_of(ends)
+        else:
+            yield from (self._point(map(rng.choice, ends)) for _ in range(CORNERS))
+        yield from (self.sample(rng) for _ in range(SAMPLES if self.domains else 0))
+
+    def _points_of(self, axes: Iterable[Sequence[Any]]) -> list[Point]:
+        return list(map(self._point, itertools.product(*axes)))
 
     def _point(self, values: Iterable[Any]) -> Point:
-        return _nested({**self.fixed, **dict(zip(self.domains, values, strict=True))})
+        point: Point = {}
+        searched = zip(self.domains, values, strict=True)
+        for path, value in sorted({**self.fixed, **dict(searched)}.items(), key=lambda at: at[0]):
+            set_at(point, path, value)
+        return point
 
 
 def read_space(hyperparameters: Mapping[str, Any]) -> tuple[Space, list[Problem]]:
@@ -74,30 +88,22 @@ def read_space(hyperparameters: Mapping[str, Any]) -> tuple[Space, list[Problem]
     domains: dict[Path, Domain] = {}
     problems: list[Problem] = []
     for path, value in sorted(_leaves(hyperparameters, ()), key=lambda leaf: leaf[0]):
-        where, kind = ".".join([SECTION, *path]), _kind(value)
-        if kind is None:
+        if not isinstance(value, Mapping) or not value:
             fixed[path] = value
-        elif kind not in KINDS:
-            meant = nearest(kind, KINDS)
-            remedy = f"did you mean {meant}?" if meant else "write the value itself for a constant"
-            message = f"must be one of {', '.join(KINDS)}"
-            problems.append(Problem(f"{where}.type", kind, message, remedy, "unknown-word"))
+            continue
+        try:
+            read = _READ.validate_python(value)
+        except ValidationError as error:
+            problems += problems_from(error, Hyperparameter, ".".join([SECTION, *path]))
         else:
-            try:
-                read = KINDS[kind].model_validate(value)
-            except ValidationError as error:
-                problems += problems_from(error, KINDS[kind], value, section=where)
+            if isinstance(read, Const):
+                fixed[path] = read.val
             else:
-                if isinstance(read, Const):
-                    fixed[path] = read.val
-                else:
-                    domains[path] = read
+                domains[path] = read
     return Space(fixed, domains), problems
 
 
-def place_of(name: str) -> Path:
-    """The path to a hyperparameter by its place in the configuration."""
-    return tuple(name.split(".")[1:])
+_READ: Final[TypeAdapter[Const | Domain]] = TypeAdapter(Hyperparameter)
 
 
 def value_at(group: Any, path: Path) -> Any:
@@ -107,24 +113,18 @@ def value_at(group: Any, path: Path) -> Any:
     return group
 
 
+def set_at(group: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Put a value at a path; groups on the way are made where there are none."""
+    for name in path[:-1]:
+        if not isinstance(group.get(name), dict):
+            group[name] = {}
+        group = group[name]
+    group[path[-1]] = value
+
+
 def _leaves(group: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
     for name, value in group.items():
         if isinstance(value, Mapping) and value and "type" not in value:
             yield from _leaves(value, (*path, str(name)))
         else:
             yield (*path, str(name)), value
-
-
-def _kind(value: Any) -> Any:
-    """What kind of hyperparameter a value says that it is, if it does."""
-    return str(value["type"]) if isinstance(value, Mapping) and value else None
-
-
-def _nested(values: Mapping[Path, Any]) -> dict[str, Any]:
-    root: dict[str, Any] = {}
-    for path, value in sorted(values.items(), key=lambda item: item[0]):
-        group = root
-        for name in path[:-1]:
-            group = group.setdefault(name, {})
-        group[path[-1]] = value
-    return root

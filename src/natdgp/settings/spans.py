@@ -18,15 +18,16 @@ class Period(Section):
 
     @model_validator(mode="after")
     def _one_unit(self) -> Period:
-        given = list(self.model_dump(exclude_none=True))
-        if len(given) != 1:
-            raise Refused(
-                "not-one-unit",
-                "must have one unit of batches, records or epochs, got "
-                f"{' and '.join(given) or 'none'}",
-                "give one of them",
-            )
+        if len(self.span) != 1:
+            message = "must have one unit of batches, records or epochs, got "
+            given = " and ".join(self.span) or "none"
+            raise Refused("not-one-unit", message + given, "give one of them")
         return self
+
+    @property
+    def span(self) -> dict[str, int]:
+        """The unit and its number, `{"epochs": 3}`."""
+        return self.model_dump(exclude_none=True)
 
 
 class Length(Period):

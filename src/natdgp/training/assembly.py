@@ -27,6 +27,7 @@ def build_training_model(
     *,
     seed: int,
     X: Numbers | None = None,
+    deep_gp: DeepGP | None = None,
     reducer: Reducer | None = None,
     aggregation: Aggregation | None = None,
 ) -> DeepGPModel:
@@ -37,15 +38,17 @@ def build_training_model(
     :param y_std: [Q], the standard deviations that targets were divided by.
     :param seed: the trial's seed.
     :param X: [N, D] standardised training inputs; None for a shell to be filled from a checkpoint.
+    :param deep_gp: the deep GP to train; by default that of the settings.
     :param reducer: adds up over ranks; by default this process is alone. Rank 0 gives the others
         its initial values, so that only it needs X.
     :param aggregation: how many batches make a step of the optimizers; by default one.
     :raises TooFewRows: on all ranks, if rank 0 has fewer distinct rows than inducing points.
     """
     reducer = reducer or OneProcess()
+    deep_gp = deep_gp or _build_on_all_ranks(settings, shape, seed, X, reducer)
     return DeepGPModel(
-        _build_on_all_ranks(settings, shape, seed, X, reducer),
-        natgrad_layers=settings.natural_gradient_layers,
+        deep_gp,
+        natgrad_layers=settings.natural_gradient.layers_of(len(deep_gp.f_layers)),
         num_samples=settings.model.num_samples,
         evaluation_samples=settings.evaluation.num_samples,
         y_std=y_std,

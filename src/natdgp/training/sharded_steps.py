@@ -17,8 +17,9 @@ import gpflux
 import tensorflow as tf
 
 from natdgp.distributed.reducer import Reducer
-from natdgp.natgrad.optimizer import NaturalGradient, numbers_of
+from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.natgrad.parameters import packed_triangle, unpacked_triangle
+from natdgp.natgrad.safeguards import numbers_of
 
 _FIGURES = 3  # of a share: corrected, shortened, refused
 

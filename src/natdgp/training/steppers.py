@@ -15,8 +15,9 @@ import tensorflow as tf
 from natdgp.distributed.packing import packed_sum, unpacked_means
 from natdgp.distributed.reducer import Reducer
 from natdgp.models.layers.gp import Posterior
+from natdgp.natgrad.parameters import are_finite
 from natdgp.training.sharded_steps import ShardedSteps
-from natdgp.training.updates import Gradients, Updates, all_finite
+from natdgp.training.updates import Gradients, Updates
 
 Placement = Literal["replicated", "sharded"]
 
@@ -120,7 +121,7 @@ class StepSharded:
         count = 2 * len(batch.gradients.q)
         packed = batch.gradients.packed()
         # Above 0 on every rank if a number on any of them is not finite.
-        wrong = tf.where(all_finite(packed), tf.zeros_like(batch.loss), tf.ones_like(batch.loss))
+        wrong = tf.where(are_finite(*packed), tf.zeros_like(batch.loss), tf.ones_like(batch.loss))
         (*others, wrong, loss), all_examples = averaged(
             self._reducer, [*packed[count:], wrong, batch.loss], batch.examples
         )

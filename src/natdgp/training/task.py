@@ -102,18 +102,20 @@ class Task:
     def _shard(self, blocks: tf.data.Dataset) -> tf.data.Dataset:
         return blocks.shard(self.reducer.size, self.reducer.rank)
 
-    def model(self) -> DeepGPModel:
+    def model(self, deep_gp: DeepGP | None = None) -> DeepGPModel:
         """The model, not yet compiled; an empty shell where a checkpoint is being loaded.
 
+        :param deep_gp: what it trains; by default the deep GP of the settings.
         :raises TooFewRows: if there are fewer distinct rows than inducing points.
         """
-        initialises = self._saved is None and self.reducer.rank == 0
+        initialises = deep_gp is None and self._saved is None and self.reducer.rank == 0
         return build_training_model(
             self.settings,
             self.record.shape,
             self.record.scaling.y_std,
             seed=self.seed,
             X=self.prepared.train.X if initialises else None,
+            deep_gp=deep_gp,
             reducer=self.reducer,
             aggregation=self._aggregation,
         )

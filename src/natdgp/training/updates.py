@@ -10,8 +10,9 @@ import gpflux
 import tensorflow as tf
 
 from natdgp.models.layers.gp import Posterior
-from natdgp.natgrad.optimizer import NaturalGradient, numbers_of
-from natdgp.natgrad.parameters import lower_triangle, packed_triangle, unpacked_triangle
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.natgrad.parameters import are_finite, lower_triangle, packed_triangle, unpacked_triangle
+from natdgp.natgrad.safeguards import numbers_of
 
 logger = logging.getLogger("natdgp.training")
 
@@ -119,7 +120,7 @@ class Updates:
                 adopt()
             self._step_others(gradients.others)
 
-        self.if_finite(all_finite(tf.nest.flatten(gradients)), go)
+        self.if_finite(are_finite(*tf.nest.flatten(gradients)), go)
 
     def _step_others(self, gradients: Sequence[tf.Tensor]) -> None:
         self._other.apply_gradients(zip(gradients, self._variables, strict=True))
@@ -171,11 +172,6 @@ def _proposed(
     step = optimizer.propose(q.q_mu, q.q_sqrt, q_mu_grad, q_sqrt_grad)
     new, numbers = packed_triangle(step.q_sqrt), numbers_of(step)
     return lambda: optimizer.adopt(layer.q_mu, layer.q_sqrt, step.q_mu, new, numbers, True)
-
-
-def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Whether all numbers are; a sum is only if every term is."""
-    return tf.math.is_finite(tf.reduce_sum(tf.stack([tf.reduce_sum(one) for one in tensors])))
 
 
 _TOO_MANY_REFUSED = (

@@ -16,8 +16,9 @@ from gpflow.optimizers import XiNat, XiSqrtMeanVar, XiTransform
 from gpflow.optimizers.natgrad import meanvarsqrt_to_expectation, natural_to_expectation
 from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
-from natdgp.natgrad.optimizer import NaturalGradient, are_finite, numbers_of
-from natdgp.natgrad.parameters import packed_triangle
+from natdgp.natgrad.optimizer import NaturalGradient
+from natdgp.natgrad.parameters import are_finite, packed_triangle
+from natdgp.natgrad.safeguards import numbers_of
 from natdgp.natgrad.step_divergence import step_kl
 from natdgp.natgrad.steps import natural_step, natural_step_diag
 from tests.unit.natgrad.problems import (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natdgp.search.search_methods import SearchMethod, TrialEnding
-from natdgp.settings.brackets import Bracket
+from natdgp.settings.searchers import Bracket
 
 Happening = tuple[Any, ...]
 """("validated", trial, length, value) or ("ended", trial, ending)."""

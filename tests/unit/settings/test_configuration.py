@@ -64,20 +64,3 @@ def test_the_top_level_fields_are_those_that_the_master_accepts() -> None:
 @pytest.mark.parametrize("entrypoint", [LAUNCHER, LAUNCHER.split()])
 def test_a_trial_is_found_in_a_launcher_line_or_list(entrypoint: str | list[str]) -> None:
     assert trial_of(entrypoint) == "trials.deep_gp:DeepGPTrial"
-
-
-@pytest.mark.parametrize(
-    "entrypoint",
-    [
-        "trials.deep_gp:DeepGPTrial",
-        "",
-        [],
-        "python3 -m determined.launch.torch_distributed --trial trials.deep_gp:DeepGPTrial",
-        "python3 -m determined.launch.horovod --trial",
-        "python3 -m determined.launch.horovod --trial trials/deep_gp.py",
-    ],
-)
-def test_what_does_not_launch_a_trial_by_horovod_is_told_apart(
-    entrypoint: str | list[str],
-) -> None:
-    assert trial_of(entrypoint) is None

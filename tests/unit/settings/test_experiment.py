@@ -42,13 +42,26 @@ def problems_of(path: Path, *overrides: str) -> tuple[Problem, ...]:
     return caught.value.problems
 
 
-def test_the_file_that_is_broken_below_is_valid_before(tmp_path: Path) -> None:
-    experiment = read_experiment(write(tmp_path, VALID))
+def test_a_file_is_read_with_its_constants_and_the_masters_defaults(tmp_path: Path) -> None:
+    text = VALID.replace("layers: 2", "layers: {type: const, val: 3}")
+    text += "    hidden_width: null\nmax_restarts: null\nlabels: null\n"
+    experiment = read_experiment(write(tmp_path, text))
     assert experiment.settings.global_batch_size == 64
-    assert experiment.config["resources"] == {"slots_per_trial": 1}
-    assert experiment.config["scheduling_unit"] == 100
+    assert experiment.settings.model.layers == 3
+    assert experiment.config["hyperparameters"]["model"]["layers"] == 3
+    assert (experiment.config["scheduling_unit"], experiment.config["max_restarts"]) == (100, 5)
+    assert "labels" not in experiment.config
     assert experiment.trial == "trials.deep_gp:DeepGPTrial"
-    assert experiment.path == str(tmp_path / "experiment.yaml")
+
+
+def test_an_experiment_is_overridden_in_order_and_takes_other_slots(tmp_path: Path) -> None:
+    path = write(tmp_path, VALID)
+    overrides = ["reproducibility.experiment_seed=6", "name=b", "reproducibility.experiment_seed=7"]
+    experiment, search = read_experiment(path, overrides), read_search(path)
+    assert (experiment.config["name"], experiment.seed, search.seed) == ("b", 7, 0)
+    assert (experiment.slots, experiment.with_slots(2).slots, search.slots) == (1, 2, 1)
+    assert experiment.with_slots(2).settings == experiment.settings
+    assert search.with_slots(4).config["resources"] == {"slots_per_trial": 4}
 
 
 def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path: Path) -> None:
@@ -72,15 +85,6 @@ def test_all_problems_of_a_file_come_together_in_the_order_of_its_lines(tmp_path
     ]
 
 
-def test_gradients_may_be_aggregated_over_batches(tmp_path: Path) -> None:
-    text = (
-        VALID + "optimizations: {aggregation_frequency: 4, average_aggregated_gradients: false}\n"
-    )
-    optimizations = read_experiment(write(tmp_path, text)).config["optimizations"]
-    assert optimizations["aggregation_frequency"] == 4
-    assert optimizations["average_aggregated_gradients"] is False
-
-
 def test_what_is_searched_over_is_a_problem_of_training_and_hides_no_other(tmp_path: Path) -> None:
     natural_gradient = (
         "  natural_gradient:\n"
@@ -95,28 +99,21 @@ def test_what_is_searched_over_is_a_problem_of_training_and_hides_no_other(tmp_p
     ]
 
 
-def test_an_experiment_tells_its_slots_and_takes_others(tmp_path: Path) -> None:
-    experiment = read_experiment(write(tmp_path, VALID), ["reproducibility.experiment_seed=7"])
-    search = read_search(tmp_path / "experiment.yaml")
-    assert (experiment.slots, experiment.seed, search.slots, search.seed) == (1, 7, 1, 0)
-    assert experiment.with_slots(2).slots == 2
-    assert experiment.with_slots(2).settings == experiment.settings
-    assert search.with_slots(4).config["resources"] == {"slots_per_trial": 4}
-
-
-def test_constants_in_determineds_long_form_are_read_as_their_values(tmp_path: Path) -> None:
-    text = VALID.replace("layers: 2", "layers: {type: const, val: 3}")
-    experiment = read_experiment(write(tmp_path, text))
-    assert experiment.settings.model.layers == 3
-    assert experiment.config["hyperparameters"]["model"]["layers"] == 3
-
-
-def test_overrides_change_the_file_in_their_order(tmp_path: Path) -> None:
+def test_what_only_a_cluster_has_is_refused_elsewhere(tmp_path: Path) -> None:
     path = write(tmp_path, VALID)
-    overrides = ["hyperparameters.model.layers=3", "name=other", "hyperparameters.model.layers=4"]
-    experiment = read_experiment(path, overrides)
-    assert experiment.settings.model.layers == 4
-    assert experiment.config["name"] == "other"
+    overrides = ["searcher.source_trial_id=3", "searcher.source_checkpoint_uuid=abc"]
+    assert read_search(path, overrides, local=False)
+    with pytest.raises(SettingsError) as caught:
+        read_search(path, overrides)
+    found = {problem.path: problem.code for problem in caught.value.problems}
+    assert found == dict.fromkeys(
+        ["searcher.source_trial_id", "searcher.source_checkpoint_uuid"], "only-on-a-cluster"
+    )
+
+
+def test_a_date_is_no_text(tmp_path: Path) -> None:
+    (problem,) = problems_of(write(tmp_path, VALID), "name=2024-01-01")
+    assert (problem.path, problem.code) == ("name", "wrong-type")
 
 
 def test_a_search_becomes_a_run_by_an_override(tmp_path: Path) -> None:
@@ -145,13 +142,6 @@ def test_an_experiments_configuration_written_out_reads_as_the_same_experiment(
     second = read_experiment(tmp_path / "again.yaml")
     assert second.config == first.config
     assert second.settings == first.settings
-
-
-def test_null_means_the_default_as_it_does_to_the_master(tmp_path: Path) -> None:
-    text = VALID + "    hidden_width: null\nmax_restarts: null\nlabels: null\n"
-    config = read_experiment(write(tmp_path, text)).config
-    assert config["max_restarts"] == 5
-    assert "labels" not in config
 
 
 def test_reading_an_experiment_needs_none_of_the_stack(tmp_path: Path) -> None:

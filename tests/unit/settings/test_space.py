@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from random import Random
 from typing import Any
 
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from natdgp.settings.domains import Categorical, Domain, Int
-from natdgp.settings.space import Space, read_space, value_at
+from natdgp.settings.space import CORNERS, SAMPLES, Space, read_space, value_at
 
 NAMES = st.sampled_from(["a", "b", "c", "global_batch_size", "model"])
 VALUES = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.lists(st.integers())
@@ -69,20 +68,22 @@ def test_every_sample_lies_within_the_space_and_equal_seeds_draw_equal_ones(
 @settings(deadline=None)
 @given(SPACES)
 def test_a_grid_is_exactly_the_product_of_its_axes(space: Space) -> None:
-    if math.prod(len(domain.grid) for domain in space.domains.values()) > 2000:
-        return
-    points = [space.grid_point(index) for index in range(space.grid_size)]
-    values = [tuple(value_at(point, path) for path in space.domains) for point in points]
-    assert values == list(itertools.product(*(domain.grid for domain in space.domains.values())))
+    axes = [domain.grid for domain in space.domains.values()]
+    if space.grid_size <= 2000:
+        values = [tuple(space.searched(point).values()) for point in space.grid]
+        assert values == list(itertools.product(*axes))
+        assert len(values) == space.grid_size
 
 
 @settings(deadline=None)
-@given(SPACES, st.integers(1, 50))
-def test_corners_are_extreme_and_no_more_than_asked(space: Space, most: int) -> None:
-    corners = list(space.corners(most, Random(0)))
-    assert 1 <= len(corners) <= most
-    for corner in corners:
-        assert all(value_at(corner, path) in d.ends for path, d in space.domains.items())
+@given(SPACES)
+def test_all_corners_and_a_sample_are_tried_the_same_ones_every_time(space: Space) -> None:
+    corners = list(itertools.product(*(domain.ends for domain in space.domains.values())))
+    tried = list(space.tried())
+    assert tried == list(space.tried())
+    assert len(tried) == min(len(corners), CORNERS) + (SAMPLES if space.domains else 0)
+    for point in tried[: min(len(corners), CORNERS)]:
+        assert tuple(space.searched(point).values()) in corners
 
 
 # Counted by hand from the master's rules.
@@ -104,14 +105,13 @@ def test_corners_are_extreme_and_no_more_than_asked(space: Space, most: int) -> 
 )
 def test_grids_are_determineds(given_range: dict[str, Any], expected: list[Any]) -> None:
     space = space_of({"x": given_range})
-    assert [space.grid_point(index)["x"] for index in range(space.grid_size)] == expected
+    assert [point["x"] for point in space.grid] == expected
 
 
 def test_the_last_name_of_a_grid_changes_fastest_whatever_the_order_of_the_file() -> None:
     two = {"type": "int", "minval": 1, "maxval": 2, "count": 2}
     space = space_of({"b": two, "a": {"c": two}})
-    points = [space.grid_point(index) for index in range(space.grid_size)]
-    assert points == [{"a": {"c": c}, "b": b} for c in (1, 2) for b in (1, 2)]
+    assert space.grid == [{"a": {"c": c}, "b": b} for c in (1, 2) for b in (1, 2)]
 
 
 def test_both_bounds_of_an_integer_are_drawn() -> None:
@@ -152,16 +152,7 @@ def test_constants_are_unwrapped_at_every_depth_and_empty_groups_stay() -> None:
     }
 
 
-def test_what_is_searched_is_named_by_its_place_in_the_file() -> None:
+def test_what_is_searched_is_named_by_its_path() -> None:
     space = space_of({"model": {"layers": {"type": "int", "minval": 1, "maxval": 3}, "x": 2}})
-    assert space.searched == {"hyperparameters.model.layers": Int(type="int", minval=1, maxval=3)}
-    assert space.fixed == {("model", "x"): 2}
-
-
-def test_problems_of_several_hyperparameters_come_together() -> None:
-    wrong = {"type": "int", "minval": 1}
-    _, problems = read_space({"global_batch_size": wrong, "model": {"layers": wrong}})
-    assert [problem.path for problem in problems] == [
-        "hyperparameters.global_batch_size.maxval",
-        "hyperparameters.model.layers.maxval",
-    ]
+    assert space.domains == {("model", "layers"): Int(type="int", minval=1, maxval=3)}
+    assert space.searched({"model": {"layers": 3, "x": 2}}) == {"model.layers": 3}
