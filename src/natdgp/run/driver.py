@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
-import types
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import tensorflow as tf
 
 from natdgp.run.durable_files import saving, settle, settle_all
-from natdgp.run.interruptions import handled_signals
+from natdgp.run.interruptions import handling
 from natdgp.run.journal import TRAINING, VALIDATION, Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
@@ -43,8 +43,7 @@ class Observer(Protocol):
 
 
 class EndRequests:
-    """SIGINT, SIGTERM and SIGHUP ask the run to save and end; a second one ends it at once, but for
-    SIGHUP, of which a terminal that is closed may send several.
+    """SIGINT, SIGTERM and SIGHUP ask the run to save and end; a second one ends it at once.
 
     On several ranks, a signal to any of them, or to the command, asks rank 0.
     """
@@ -56,19 +55,16 @@ class EndRequests:
         self._channel = channel
         self._leads = leads
         self._signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
+        self._inside = contextlib.ExitStack()
 
     def __enter__(self) -> EndRequests:
-        for number in handled_signals():
-            self._before[number] = signal.signal(number, self._ask)
+        self._inside.enter_context(handling(self.ask))
         self._heed(True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._heed(False)
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
+        self._inside.close()
 
     @property
     def received(self) -> signal.Signals | None:
@@ -78,20 +74,15 @@ class EndRequests:
         return self._signal
 
     def ask(self, number: signal.Signals) -> None:
-        """Ask the run to end as the signal would."""
-        if self._signal is None:
-            self._ask(number, None)
+        """Ask the run to end as the signal does, unless something has asked already."""
+        if self.received is None:
+            self._signal = number
+            if self._channel is not None:
+                self._channel.ask_to_end(number)
 
     def _heed(self, heeds: bool) -> None:
         if self._channel is not None and self._leads:
             self._channel.heed(heeds)
-
-    def _ask(self, number: int, frame: types.FrameType | None) -> None:
-        self._signal = signal.Signals(number)
-        if self._channel is not None:
-            self._channel.ask_to_end(self._signal)
-        for asked, handler in self._before.items():
-            signal.signal(asked, signal.SIG_IGN if asked is signal.SIGHUP else handler)
 
 
 class RunDriver:

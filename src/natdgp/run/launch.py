@@ -11,16 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 from rich.console import Console
 
 from natdgp.distributed.rendezvous import has_horovod, rendezvous
 from natdgp.distributed.watchdog import Watchdog, after, steps_of
-from natdgp.run.exit_status import FAILED
+from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
 from natdgp.run.manifest import close_lost_session
 from natdgp.run.process_lock import ProcessLock
@@ -100,7 +100,7 @@ def run_on_slots(
             of_search=of_search,
         )
         shared = {} if gpus else threads_for(slots, os.environ)
-        with _started(orders, slots, shared, lock) as ranks, handling(_asking(channel)):
+        with _started(orders, slots, shared, lock) as ranks, handling(partial(_ask, channel)):
             failure = _watch(ranks, channel, limit)
         if failure is None:
             assert channel.status is not None
@@ -166,18 +166,14 @@ def _end(ranks: list[Rank]) -> None:
         rank.process.wait()
 
 
-def _asking(channel: RankChannel) -> Callable[[int, types.FrameType | None], None]:
-    def ask(number: int, frame: types.FrameType | None) -> None:
-        if channel.asked is None and channel.heeds:
-            channel.ask_to_end(signal.Signals(number))
-        elif number == signal.SIGHUP and channel.asked is not None:
-            return  # of which a terminal that is closed may send several
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            sys.exit(128 + number)
-
-    return ask
+def _ask(channel: RankChannel, number: signal.Signals) -> None:
+    """Have rank 0 save and end the run; where it has nothing to save, end at once."""
+    if channel.heeds:
+        channel.ask_to_end(number)
+    elif number is signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        sys.exit(SIGNALLED + number)
 
 
 def _watch(ranks: list[Rank], channel: RankChannel, limit: float) -> list[str] | None:

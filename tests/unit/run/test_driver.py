@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import tempfile
 import threading
@@ -251,27 +250,13 @@ def test_reports_reach_journal_observer_and_tensorboard(folder: RunFolder) -> No
     assert b"natdgp/val_x" in events.read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
-    received: list[int] = []
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = {each: signal.signal(each, lambda n, _: received.append(n)) for each in asked}
-    handlers = {each: signal.getsignal(each) for each in asked}
-    try:
-        requests = EndRequests()
-        os.kill(os.getpid(), number)  # before the start, a signal is none of its business
-        with requests:
-            assert {signal.getsignal(each) for each in asked}.isdisjoint(handlers.values())
-            assert requests.received is None
-            os.kill(os.getpid(), number)
-            assert requests.received == number
-            assert received == [number]
-            os.kill(os.getpid(), number)
-            assert received == [number, number]
-        assert {each: signal.getsignal(each) for each in asked} == handlers
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+@pytest.mark.usefixtures("hangup_heeded")
+def test_the_first_signal_inside_asks_the_run_to_end() -> None:
+    with EndRequests() as requests:
+        assert requests.received is None
+        signal.raise_signal(signal.SIGTERM)
+        requests.ask(signal.SIGINT)
+        assert requests.received is signal.SIGTERM
 
 
 @pytest.fixture
