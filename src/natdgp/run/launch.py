@@ -20,6 +20,7 @@ from rich.console import Console
 
 from natdgp.distributed.rendezvous import has_horovod, rendezvous
 from natdgp.distributed.watchdog import Watchdog, after, steps_of
+from natdgp.run.devices import threads_for
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
 from natdgp.run.manifest import close_lost_session
@@ -27,8 +28,7 @@ from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import alone, way_on
-from natdgp.run.slots import threads_for
+from natdgp.run.run_session import alone, saved_so_far
 from natdgp.settings import SettingsError
 
 GRACE = 10.0
@@ -88,10 +88,9 @@ def run_on_slots(
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
     began = time.monotonic()
-    with alone(console, folder, slots) as (lock, _), tempfile.TemporaryFile(buffering=0) as file:
+    with alone(console, folder, slots) as lock, tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)
         orders = Orders(
-            parent=os.getpid(),
             channel=file.fileno(),
             folder=str(folder.root),
             command=sys.argv,
@@ -105,7 +104,7 @@ def run_on_slots(
         if failure is None:
             assert channel.status is not None
             return channel.status
-        sys.stderr.write("\n".join([*failure, *_remedy(folder, slots), ""]))
+        sys.stderr.write("\n".join([*failure, *saved_so_far(folder, slots), ""]))
         close_lost_session(folder.manifest, seconds=time.monotonic() - began)
         return FAILED
 
@@ -206,10 +205,3 @@ def _failure_report(ranks: list[Rank], failed: int, channel: RankChannel) -> lis
     where = after(steps_of(channel.reading(failed)))
     line = f"natdgp train: rank {failed} of {len(ranks)} {how} {where}; so all end"
     return [line, *ranks[failed].last_lines()]
-
-
-def _remedy(folder: RunFolder, slots: int) -> list[str]:
-    checkpoints = folder.checkpoints()
-    if not checkpoints:
-        return []
-    return [f"Saved up to step {checkpoints[-1].steps}. Go on with:", f"  {way_on(folder, slots)}"]

@@ -12,11 +12,10 @@ from typing import Final
 
 from rich.console import Console
 
-from natdgp.run.devices import choose_device, count_gpus, shares_of
+from natdgp.run.devices import choose_device, choose_slots, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
 from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.options import options_of_training
-from natdgp.run.slots import choose_slots
 from natdgp.settings import Problem, Search, SettingsError, read_search
 
 FIELDS: Final = {
