@@ -23,7 +23,6 @@ from natdgp.distributed.watchdog import Watchdog, after, steps_of
 from natdgp.run.devices import threads_for
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
-from natdgp.run.manifest import close_lost_session
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
@@ -87,7 +86,6 @@ def run_on_slots(
     :raises FolderError: if another command trains there.
     :raises KeyboardInterrupt: after a signal that left nothing to be saved.
     """
-    began = time.monotonic()
     with alone(console, folder, slots) as lock, tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)
         orders = Orders(
@@ -101,12 +99,9 @@ def run_on_slots(
         shared = {} if gpus else threads_for(slots, os.environ)
         with _started(orders, slots, shared, lock) as ranks, handling(partial(_ask, channel)):
             failure = _watch(ranks, channel, limit)
-        if failure is None:
-            assert channel.status is not None
-            return channel.status
-        sys.stderr.write("\n".join([*failure, *saved_so_far(folder, slots), ""]))
-        close_lost_session(folder.manifest, seconds=time.monotonic() - began)
-        return FAILED
+        if failure is not None:
+            sys.stderr.write("\n".join([*failure, *saved_so_far(folder, slots), ""]))
+        return FAILED if failure is not None or channel.status is None else channel.status
 
 
 def require_horovod(slots: int) -> None:

@@ -25,7 +25,7 @@ class Manifest:
     """`manifest.json`: one entry under `sessions` for the first start and for every resume.
 
     A session ends with the block; as `failed`, or `invalid` with the reason of a TrainingFailure,
-    if that is left by an exception.
+    if that is left by an exception. One that was killed has no ending.
     """
 
     def __init__(self, path: Path, *, seed: int, slots: int) -> None:
@@ -40,7 +40,9 @@ class Manifest:
         self._began = time.monotonic()
         self._content: dict[str, Any] = {"seed": seed, "sessions": []}
         if path.is_file():
-            self._content = _read(path)
+            self._content = read_json(path)
+            if not isinstance(self._content.get("sessions"), list):
+                raise FolderError(f"{path}: no manifest of a run; restore or delete that file")
         self._session: dict[str, Any] = {
             "command": shlex.join(sys.argv),
             "slots": slots,
@@ -77,28 +79,6 @@ class Manifest:
     def seconds(self) -> float:
         """Wall time of all ended sessions."""
         return float(sum(session.get("seconds", 0.0) for session in self._content["sessions"]))
-
-
-def close_lost_session(path: Path, *, seconds: float) -> None:
-    """Note that the latest session failed, if the process that it ran in could not.
-
-    :param path: the manifest.
-    :param seconds: wall time of the session.
-    """
-    if not path.is_file():
-        return
-    content = _read(path)
-    session = content["sessions"][-1]
-    if "ended_as" not in session:
-        session.update(ended=_now(), ended_as="failed", seconds=seconds)
-        write_json(path, content)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content.get("sessions"), list):
-        raise FolderError(f"{path}: this is no manifest of a run; restore or delete that file")
-    return content
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from natdgp.run.manifest import Manifest, close_lost_session
+from natdgp.run.manifest import Manifest
 from natdgp.run.run_folder import FolderError
 from natdgp.training.diagnosis import TrainingFailure
 
@@ -66,18 +66,6 @@ def test_a_session_that_an_exception_ends_says_so(
     assert session.items() >= noted.items()
 
 
-def test_a_session_that_could_not_end_is_closed_by_whoever_lost_it(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.json"
-    close_lost_session(path, seconds=1.0)  # it had not even begun
-    assert not path.exists()
-    Manifest(path, seed=1, slots=2)
-    close_lost_session(path, seconds=3.0)
-    close_lost_session(path, seconds=4.0)  # closed already
-    (session,) = _read(path)["sessions"]
-    assert (session["ended_as"], session["seconds"]) == ("failed", 3.0)
-    assert Manifest(path, seed=1, slots=2).seconds == 3.0
-
-
 def _git(*arguments: str) -> None:
     subprocess.run(
         ["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments],
@@ -121,10 +109,6 @@ def test_a_run_needs_neither_git_nor_a_repository(
 def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path: Path, content: str) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(content)
-    for read in (
-        lambda: Manifest(path, seed=1, slots=1),
-        lambda: close_lost_session(path, seconds=1.0),
-    ):
-        with pytest.raises(FolderError, match=r"manifest\.json: .*; restore or delete that file"):
-            read()
+    with pytest.raises(FolderError, match=r"manifest\.json: .*; restore or delete that file"):
+        Manifest(path, seed=1, slots=1)
     assert path.read_text() == content
