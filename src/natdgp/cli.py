@@ -15,12 +15,11 @@ from rich.console import Console
 
 import natdgp
 from natdgp.distributed.watchdog import LIMIT
-from natdgp.run.devices import choose_device, count_gpus
+from natdgp.run.devices import choose_device, choose_slots, count_gpus
 from natdgp.run.exit_status import FAILED, INTERRUPTED, MISUSED
 from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.options import options_of_training, overrides_of
 from natdgp.run.screen import lasting_screen
-from natdgp.run.slots import choose_slots
 from natdgp.search.command import add_search
 from natdgp.settings import Experiment, SettingsError, read_experiment, read_search
 

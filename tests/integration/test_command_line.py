@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shlex
 import shutil
 import signal
@@ -199,40 +200,32 @@ def test_a_terminated_run_goes_on_by_the_printed_command_to_the_same_end(
         np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
-def _close_terminal(process: subprocess.Popen[str]) -> None:
-    for _ in range(2):  # the kernel sends one, the shell another
-        process.send_signal(signal.SIGHUP)
-        time.sleep(0.1)
-
-
-def _stop_reading(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    process.stdout.close()
-
-
 @pytest.mark.parametrize(
-    ("end", "number"),
-    [(_close_terminal, signal.SIGHUP), (_stop_reading, signal.SIGTERM)],
-    ids=["its terminal is closed", "its reader goes away"],
+    ("opened", "options"),
+    [(pty.openpty, []), (pty.openpty, ["--no-progress"]), (os.pipe, [])],
+    ids=["its terminal is closed", "so is one without a bar", "its reader goes away"],
 )
 @pytest.mark.usefixtures("hangup_heeded")
 def test_a_run_that_nobody_watches_any_more_is_saved(
-    place: Path,
-    tmp_path: Path,
-    end: Callable[[subprocess.Popen[str]], None],
-    number: signal.Signals,
+    place: Path, tmp_path: Path, opened: Callable[[], tuple[int, int]], options: list[str]
 ) -> None:
-    arguments: list[str | Path] = [NATDGP, "train", "experiment.yaml", "--out", tmp_path / "run"]
+    ours, its = opened()
+    out = str(tmp_path / "run")
+    command = [str(NATDGP), "train", "experiment.yaml", "--out", out, *options]
     with (
         (tmp_path / "stderr").open("w") as error,
-        subprocess.Popen(
-            arguments, cwd=place, stdout=subprocess.PIPE, stderr=error, text=True
-        ) as process,
+        subprocess.Popen(command, cwd=place, stdout=its, stderr=error) as process,
     ):
-        assert process.stdout is not None
-        next(line for line in process.stdout if line.startswith("step "))
-        end(process)
-        assert process.wait(timeout=120) == 128 + number
+        os.close(its)
+        shown = b""
+        while b"validation after" not in shown:
+            shown += os.read(ours, 65536)
+        os.close(ours)
+        while process.poll() is None:  # the kernel sends one, the shell another, and so on
+            if opened is pty.openpty:
+                process.send_signal(signal.SIGHUP)
+            time.sleep(0.1)
+    assert process.returncode == 128 + signal.SIGHUP
     assert (tmp_path / "stderr").read_text() == ""
     (session,) = json.loads((tmp_path / "run" / "manifest.json").read_text())["sessions"]
     assert session["ended_as"] == "interrupted"

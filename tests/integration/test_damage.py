@@ -17,13 +17,15 @@ from rich.console import Console
 import natdgp
 from natdgp import cli
 from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
-from natdgp.run.driver import EndRequests, RunDriver
+from natdgp.run.driver import RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import Journal
+from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import fall_back, run_and_report
 from natdgp.settings.experiment import read_experiment
+from natdgp.training.loop import Plan
 from tests.checkpoint_files import write_checkpoint
 from tests.conftest import REPOSITORY, fill
 from tests.integration.conftest import Bench, Watcher
@@ -145,8 +147,8 @@ def _save(folder: RunFolder, steps: int, files: int = 3) -> None:
             (path / f"more-{number}").write_text("numbers")
         write_checkpoint(path)
 
-    journal = Journal(folder.metrics, up_to=steps, metric="val_nlpd", smaller_is_better=True)
-    driver = RunDriver(folder, journal, Watcher(), EndRequests(), write, keep_best=1, keep_latest=1)
+    journal = Journal(folder.metrics, Plan(length=99), up_to=steps)
+    driver = RunDriver(folder, journal, Watcher(), RankChannel(), write, keep_best=1, keep_latest=1)
     driver.save(steps, {})
 
 

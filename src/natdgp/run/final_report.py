@@ -20,8 +20,8 @@ def conclude(
     console: Console,
     folder: RunFolder,
     outcome: Outcome,
-    *,
     seconds: float,
+    *,
     examples_per_second: float,
 ) -> None:
     """Judge the best checkpoint's model on test rows, and write and print the outcome.
@@ -38,26 +38,23 @@ def conclude(
     """
     prepared, model = outcome.task.prepared, outcome.model
     test: Mapping[str, float] = {}
+    baselines: Mapping[str, Mapping[str, float]] = {}
     if len(prepared.test) and isinstance(model, DeepGPModel):
         test = _figures(model, outcome)
-    validation = {
-        name: value for name, value in outcome.validation.items() if name.startswith("val_")
-    }
-    named = {**validation, **{f"test_{name}": value for name, value in test.items()}}
-    for name, value in named.items():
+        baselines = baseline_figures(
+            prepared.train, prepared.test, prepared.scaling, model.deep_gp.likelihood
+        )
+    figures = {name: value for name, value in outcome.validation.items() if name[:4] == "val_"}
+    figures |= {f"test_{name}": value for name, value in test.items()}
+    for name, value in figures.items():
         if not math.isfinite(value):
             raise TrainingFailure(
                 f"{name} of the best checkpoint is {value}. Lower "
                 "hyperparameters.natural_gradient.gamma or hyperparameters.adam.learning_rate."
             )
     best = outcome.best.relative_to(folder.root)
-    baselines = {}
-    if test:
-        baselines = baseline_figures(
-            prepared.train, prepared.test, prepared.scaling, model.deep_gp.likelihood
-        )
     summary = {
-        **named,
+        **figures,
         "steps": outcome.steps,
         "seconds": seconds,
         "examples_per_second": examples_per_second,

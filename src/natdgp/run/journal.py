@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from natdgp.run.durable_files import append_line, write_whole
-from natdgp.run.run_folder import FolderError, read_json_lines
+from natdgp.run.run_folder import Checkpoint, FolderError, read_json_lines
 from natdgp.training.diagnosis import TrainingFailure
+from natdgp.training.loop import Plan
 
 TRAINING = "training"
 VALIDATION = "validation"
@@ -20,21 +21,19 @@ VALIDATION = "validation"
 class Journal:
     """`metrics.jsonl`: one object a line, `{"group", "steps_completed", "time", "metrics"}`."""
 
-    def __init__(self, path: Path, *, up_to: int, metric: str, smaller_is_better: bool) -> None:
+    def __init__(self, path: Path, plan: Plan, *, up_to: int) -> None:
         """Open the journal of a run that stands at a step; the file stays as it is until a report.
 
         :param path: the file; it need not exist.
+        :param plan: names the validation metric that decides which step is best.
         :param up_to: steps of the checkpoint that the run goes on from, or -1 without one. What was
             written beyond it belongs to steps that will be taken again, and is dropped.
-        :param metric: the validation metric that decides which step is best.
-        :param smaller_is_better: its direction.
         :raises FolderError: if the file holds something else than reports.
         """
+        self.validations: dict[int, Mapping[str, float]] = {}
+        """All figures of a validation by steps."""
         self._path = path
-        self._metric = metric
-        self._sign = 1 if smaller_is_better else -1
-        self._validations: dict[int, float] = {}
-        self._figures: dict[int, Mapping[str, float]] = {}
+        self._plan = plan
         kept = []
         for number, entry in enumerate(read_json_lines(path), start=1):
             try:
@@ -48,20 +47,10 @@ class Journal:
                 ) from error
         self._kept: list[dict[str, Any]] | None = kept
 
-    def _cut(self) -> None:
-        # Not before there is a report to take their place: a run that cannot be begun loses none.
-        if self._kept is not None:
-            write_whole(
-                self._path,
-                "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self._kept),
-            )
-            self._kept = None
-
     def _note(self, entry: Mapping[str, Any]) -> None:
         if entry["group"] == VALIDATION:
-            step = entry["steps_completed"]
-            self._validations[step] = float(entry["metrics"][self._metric])
-            self._figures[step] = entry["metrics"]
+            float(entry["metrics"][self._plan.judge])
+            self.validations[entry["steps_completed"]] = entry["metrics"]
 
     def write(self, group: str, steps_completed: int, metrics: Mapping[str, Any]) -> None:
         """Append one report, and have it on disk when this returns.
@@ -71,7 +60,7 @@ class Journal:
 
         :raises TrainingFailure: for a figure that is not finite; nothing is written.
         """
-        if group == VALIDATION and steps_completed in self._validations:
+        if group == VALIDATION and steps_completed in self.validations:
             return
         plain = {name: float(value) for name, value in metrics.items()}
         for name, value in plain.items():
@@ -83,23 +72,20 @@ class Journal:
             "time": time.time(),
             "metrics": plain,
         }
-        self._cut()
-        append_line(self._path, json.dumps(entry, allow_nan=False))
+        if self._kept is not None:  # not before: a run that cannot be begun loses no report
+            write_whole(self._path, "".join(json.dumps(one) + "\n" for one in self._kept))
+            self._kept = None
+        append_line(self._path, json.dumps(entry))
         self._note(entry)
 
-    @property
-    def last_validation(self) -> int | None:
-        """Steps behind the latest validation."""
-        return max(self._validations, default=None)
+    def best_first(self, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
+        """Those that were validated, best first; of equally good ones, in the order they have."""
+        return sorted(
+            (one for one in checkpoints if one.steps in self.validations),
+            key=lambda one: self.validations[one.steps][self._plan.judge],
+            reverse=not self._plan.smaller_is_better,
+        )
 
-    def value_at(self, steps: int) -> float | None:
-        """The deciding metric after so many steps, if a validation was made there."""
-        return self._validations.get(steps)
-
-    def figures_at(self, steps: int) -> Mapping[str, float]:
-        """All figures of the validation after so many steps; none if there was none."""
-        return self._figures.get(steps, {})
-
-    def rank(self, value: float) -> float:
-        """A key that sorts the best value first."""
-        return self._sign * value
+    def best(self, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+        """The best of those that were validated, or else the latest."""
+        return next(iter([*self.best_first(checkpoints), *checkpoints[-1:]]), None)

@@ -11,24 +11,23 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
 from rich.console import Console
 
 from natdgp.distributed.rendezvous import has_horovod, rendezvous
 from natdgp.distributed.watchdog import Watchdog, after, steps_of
-from natdgp.run.exit_status import FAILED
+from natdgp.run.devices import threads_for
+from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.interruptions import handling
-from natdgp.run.manifest import close_lost_session
 from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
-from natdgp.run.run_session import alone, run_and_report, way_on
-from natdgp.run.slots import threads_for
+from natdgp.run.run_session import alone, run_and_report, saved_so_far
 from natdgp.settings import SettingsError
 
 GRACE = 10.0
@@ -89,11 +88,9 @@ def run_on_slots(
     """
     if slots == 1:
         return run_and_report(console, folder, live=live, of_search=of_search)
-    began = time.monotonic()
-    with alone(console, folder, slots) as (lock, _), tempfile.TemporaryFile(buffering=0) as file:
+    with alone(console, folder, slots) as lock, tempfile.TemporaryFile(buffering=0) as file:
         channel = RankChannel(file, slots)
         orders = Orders(
-            parent=os.getpid(),
             channel=file.fileno(),
             folder=str(folder.root),
             command=sys.argv,
@@ -102,14 +99,11 @@ def run_on_slots(
             of_search=of_search,
         )
         shared = {} if gpus else threads_for(slots, os.environ)
-        with _started(orders, slots, shared, lock) as ranks, handling(_asking(channel)):
+        with _started(orders, slots, shared, lock) as ranks, handling(partial(_ask, channel)):
             failure = _watch(ranks, channel, limit)
-        if failure is None:
-            assert channel.status is not None
-            return channel.status
-        sys.stderr.write("\n".join([*failure, *_remedy(folder, slots), ""]))
-        close_lost_session(folder.manifest, seconds=time.monotonic() - began)
-        return FAILED
+        if failure is not None:
+            sys.stderr.write("\n".join([*failure, *saved_so_far(folder, slots), ""]))
+        return FAILED if failure is not None or channel.status is None else channel.status
 
 
 def require_horovod(slots: int) -> None:
@@ -168,18 +162,14 @@ def _end(ranks: list[Rank]) -> None:
         rank.process.wait()
 
 
-def _asking(channel: RankChannel) -> Callable[[int, types.FrameType | None], None]:
-    def ask(number: int, frame: types.FrameType | None) -> None:
-        if channel.asked is None and channel.heeds:
-            channel.ask_to_end(signal.Signals(number))
-        elif number == signal.SIGHUP and channel.asked is not None:
-            return  # of which a terminal that is closed may send several
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
-        else:
-            sys.exit(128 + number)
-
-    return ask
+def _ask(channel: RankChannel, number: signal.Signals) -> None:
+    """Have rank 0 save and end the run; where it has nothing to save, end at once."""
+    if channel.heeds:
+        channel.ask_to_end(number)
+    elif number is signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        sys.exit(SIGNALLED + number)
 
 
 def _watch(ranks: list[Rank], channel: RankChannel, limit: float) -> list[str] | None:
@@ -212,10 +202,3 @@ def _failure_report(ranks: list[Rank], failed: int, channel: RankChannel) -> lis
     where = after(steps_of(channel.reading(failed)))
     line = f"natdgp train: rank {failed} of {len(ranks)} {how} {where}; so all end"
     return [line, *ranks[failed].last_lines()]
-
-
-def _remedy(folder: RunFolder, slots: int) -> list[str]:
-    checkpoints = folder.checkpoints()
-    if not checkpoints:
-        return []
-    return [f"Saved up to step {checkpoints[-1].steps}. Go on with:", f"  {way_on(folder, slots)}"]

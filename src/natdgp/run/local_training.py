@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +13,14 @@ import tensorflow as tf
 
 from natdgp.checkpoint.compatibility import misfits, other_data
 from natdgp.checkpoint.record import ModelRecord
-from natdgp.checkpoint.training_state import (
-    read_aggregated,
-    read_state,
-)
+from natdgp.checkpoint.training_state import read_aggregated, read_state
 from natdgp.checkpoint.weights import complete_checkpoint, load_weights, save_weights
 from natdgp.data.table import DataError
 from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.inducing import TooFewRows
-from natdgp.run.driver import (
-    EndRequests,
-    FollowingDriver,
-    Observer,
-    RunDriver,
-    use_gpu_of,
-)
+from natdgp.run.devices import use_gpu_of
+from natdgp.run.driver import FollowingDriver, Observer, RunDriver
+from natdgp.run.interruptions import handling
 from natdgp.run.journal import Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
@@ -87,17 +80,6 @@ def plan_of(experiment: Experiment) -> Plan:
     )
 
 
-def journal_of(experiment: Experiment, folder: RunFolder, up_to: int) -> Journal:
-    """The journal of a run that stands at a step.
-
-    :raises FolderError: if the file holds something else than reports.
-    """
-    plan = plan_of(experiment)
-    return Journal(
-        folder.metrics, up_to=up_to, metric=plan.judge, smaller_is_better=plan.smaller_is_better
-    )
-
-
 def train(
     experiment: Experiment,
     folder: RunFolder,
@@ -115,45 +97,49 @@ def train(
     :raises TrainingFailure: if a hyperparameter makes training break down.
     :raises DataError: if the data cannot be used, or are not those that the run began with.
     :raises NotSaved: if the disk refuses what has to be kept.
+    :raises KeyboardInterrupt: if it is asked to end before there is anything to save.
     """
-    storage = experiment.config["checkpoint_storage"]
-    with _prepared(experiment, folder, channel) as prepared, EndRequests(channel) as requests:
-        latest, model = prepared.latest, prepared.model
-        journal = journal_of(experiment, folder, latest.steps if latest else -1)
+    channel = channel or RankChannel()
+    with _working_in_code(experiment, folder):
+        run = _Run(experiment, folder, channel)
+        with channel.heeding():
+            journal = Journal(folder.metrics, run.plan, up_to=run.start if run.latest else -1)
 
-        def write(path: Path, state: Mapping[str, Any]) -> None:
-            save_weights(model, path)
-            loop.tell("on_checkpoint_end", str(path))  # which may add files
-            complete_checkpoint(model, prepared.record, path, state)
+            def write(path: Path, state: Mapping[str, Any]) -> None:
+                save_weights(run.model, path)
+                loop.tell("on_checkpoint_end", str(path))  # which may add files
+                complete_checkpoint(run.model, run.record, path, state)
 
-        driver = RunDriver(
-            folder,
-            journal,
-            observer,
-            requests,
-            write,
-            keep_best=storage["save_trial_best"],
-            keep_latest=storage["save_trial_latest"],
-            stop_decisions=stop_decisions,
-        )
-        if latest is None:
-            folder.set_reports_aside()  # before callbacks open files of theirs
-        loop = prepared.loop(driver, channel)
-        try:
-            ending = loop.run()
-        finally:
-            driver.close()
-        driver.collect()
-        best = (driver.best() or folder.checkpoints()[-1:])[0]
-        load_weights(model, best.path)
+            storage = experiment.config["checkpoint_storage"]
+            driver = RunDriver(
+                folder,
+                journal,
+                observer,
+                channel,
+                write,
+                keep_best=storage["save_trial_best"],
+                keep_latest=storage["save_trial_latest"],
+                stop_decisions=stop_decisions,
+            )
+            if run.latest is None:
+                folder.set_reports_aside()  # before callbacks open files of theirs
+            loop = run.loop(driver)
+            try:
+                ending = loop.run()
+            finally:
+                driver.close()
+            driver.collect()
+        if (best := journal.best(folder.checkpoints())) is None:
+            raise KeyboardInterrupt
+        load_weights(run.model, best.path)
         return Outcome(
             steps=ending.step,
-            completed=(journal.last_validation or 0) >= plan_of(experiment).length,
-            signal=requests.received if ending.reason == "interrupted" else None,
+            completed=max(journal.validations, default=0) >= run.plan.length,
+            signal=channel.asked if ending.reason == "interrupted" else None,
             best=best.path,
-            model=model,
-            task=prepared.task,
-            validation=journal.figures_at(best.steps),
+            model=run.model,
+            task=run.task,
+            validation=journal.validations.get(best.steps, {}),
         )
 
 
@@ -162,78 +148,69 @@ def follow(experiment: Experiment, folder: RunFolder, channel: RankChannel) -> N
 
     :raises TrainingFailure: if a hyperparameter makes training break down, on all ranks.
     """
-    with _prepared(experiment, folder, channel) as prepared, EndRequests(channel, leads=False):
-        prepared.loop(FollowingDriver(), channel).run()
+    with _working_in_code(experiment, folder):
+        run = _Run(experiment, folder, channel)
+        with handling(channel.ask_to_end):
+            run.loop(FollowingDriver()).run()
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A run of which everything is loaded."""
-
-    experiment: Experiment
-    subject: Any
-    """A task, or a trial with its face."""
-    task: Task
-    model: tf.keras.Model
-    record: ModelRecord
-    latest: Checkpoint | None
-    state: Mapping[str, Any]
-
-    def loop(self, driver: Driver, channel: RankChannel | None) -> Loop:
-        """The engine's loop, ready to run."""
-        plan, model = plan_of(self.experiment), self.model
-        callbacks = list(self.subject.callbacks())
-        if isinstance(model, NaturalGradientTraining):
-            own = build_callbacks(self.experiment.settings, plan.steps_per_epoch)
-            callbacks = [*own, *callbacks]
-        heartbeat = None
-        if channel is not None and channel.heartbeat is not None:
-            steps = self.latest.steps if self.latest else 0
-            heartbeat = HeartbeatCallback(channel.heartbeat, steps)
-            model.reducer.announce(heartbeat.arrive)
-        loop = Loop(
-            model,
-            self.subject.training_data,
-            self.subject.validation_data(),
-            plan,
-            driver,
-            callbacks,
-            heartbeat,
-        )
-        if self.state:
-            loop.restore(self.state)
-        return loop
-
-
-@contextlib.contextmanager
-def _prepared(
-    experiment: Experiment, folder: RunFolder, channel: RankChannel | None
-) -> Iterator[_Prepared]:
-    checkpoints = folder.checkpoints()  # before the ranks have met, and rank 0 may write
-    latest = checkpoints[-1] if checkpoints else None
-    reducer = _reducer(channel)
-    seed = experiment.config["reproducibility"]["experiment_seed"]
-    tf.keras.utils.set_random_seed(seed % 2**32)  # what a trial draws by itself
+def _working_in_code(
+    experiment: Experiment, folder: RunFolder
+) -> contextlib.AbstractContextManager[None]:
     own_code = experiment.trial not in LIBRARY_TRIALS
-    with working_in(folder) if own_code else contextlib.nullcontext():
-        subject = _subject(experiment, folder, reducer, seed, latest.steps if latest else 0)
-        task = subject if isinstance(subject, Task) else subject.task
+    return working_in(folder) if own_code else contextlib.nullcontext()
+
+
+class _Run:
+    """A run of which everything is loaded, on one of its ranks."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, channel: RankChannel) -> None:
+        checkpoints = folder.checkpoints()  # before the ranks have met, and rank 0 may write
+        self.latest = checkpoints[-1] if checkpoints else None
+        self.start = self.latest.steps if self.latest else 0
+        self.plan = plan_of(experiment)
+        self._settings = experiment.settings
+        self._heartbeat = channel.heartbeat
+        reducer = _reducer(channel)
+        # A task, or a trial with its face.
+        self._subject = _subject(experiment, folder, reducer, self.start)
+        self.task: Task = getattr(self._subject, "task", self._subject)
         why = too_large_a_batch(experiment.settings, reducer.size)
         if why is not None:
             raise TrainingFailure(why)
         try:
-            model = subject.compiled_model()
+            self.model: tf.keras.Model = self._subject.compiled_model()
         except TooFewRows as error:
             raise TrainingFailure(str(error)) from error
-        record = subject.model_record(model)
-        state: Mapping[str, Any] = {}
-        if latest is not None:
-            state = _restore(model, record, latest, reducer)
-        yield _Prepared(experiment, subject, task, model, record, latest, state)
+        self.record: ModelRecord = self._subject.model_record(self.model)
+        self._state: Mapping[str, Any] = {}
+        if self.latest is not None:
+            self._state = _restore(self.model, self.record, self.latest, reducer)
+
+    def loop(self, driver: Driver) -> Loop:
+        """The engine's loop, ready to run."""
+        callbacks, heartbeat = list(self._subject.callbacks()), None
+        if isinstance(self.model, NaturalGradientTraining):
+            callbacks = [*build_callbacks(self._settings, self.plan.steps_per_epoch), *callbacks]
+        if self._heartbeat is not None:
+            heartbeat = HeartbeatCallback(self._heartbeat, self.start)
+            self.model.reducer.announce(heartbeat.arrive)
+        loop = Loop(
+            self.model,
+            self._subject.training_data,
+            self._subject.validation_data(),
+            self.plan,
+            driver,
+            callbacks,
+            heartbeat,
+        )
+        if self._state:
+            loop.restore(self._state)
+        return loop
 
 
-def _reducer(channel: RankChannel | None) -> Reducer:
-    if channel is None:
+def _reducer(channel: RankChannel) -> Reducer:
+    if channel.ranks == 1:
         use_gpu_of(0)
         return OneProcess()
     from natdgp.distributed.horovod_reducer import HorovodReducer  # only where Horovod is there
@@ -243,10 +220,10 @@ def _reducer(channel: RankChannel | None) -> Reducer:
     return reducer
 
 
-def _subject(
-    experiment: Experiment, folder: RunFolder, reducer: Reducer, seed: int, start: int
-) -> Any:
+def _subject(experiment: Experiment, folder: RunFolder, reducer: Reducer, start: int) -> Any:
     """What is trained: the settings' own task, or the trial that the entrypoint names."""
+    seed = experiment.config["reproducibility"]["experiment_seed"]
+    tf.keras.utils.set_random_seed(seed % 2**32)  # what a trial draws by itself
     optimizations = experiment.config["optimizations"]
     aggregation = Aggregation(
         optimizations["aggregation_frequency"], optimizations["average_aggregated_gradients"]

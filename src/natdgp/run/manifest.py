@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 import platform
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from natdgp.checkpoint.record import versions
+from natdgp.run.durable_files import NotSaved
 from natdgp.run.run_folder import FolderError, read_json, write_json
+from natdgp.training.diagnosis import TrainingFailure
 
 
 class Manifest:
-    """`manifest.json`: one entry under `sessions` for the first start and for every resume."""
+    """`manifest.json`: one entry under `sessions` for the first start and for every resume.
+
+    A session ends with the block; as `failed`, or `invalid` with the reason of a TrainingFailure,
+    if that is left by an exception. One that was killed has no ending.
+    """
 
     def __init__(self, path: Path, *, seed: int, slots: int) -> None:
         """Open a new session and write it at once.
@@ -29,9 +37,12 @@ class Manifest:
         :raises FolderError: if the file is no manifest.
         """
         self._path = path
+        self._began = time.monotonic()
         self._content: dict[str, Any] = {"seed": seed, "sessions": []}
         if path.is_file():
-            self._content = _read(path)
+            self._content = read_json(path)
+            if not isinstance(self._content.get("sessions"), list):
+                raise FolderError(f"{path}: no manifest of a run; restore or delete that file")
         self._session: dict[str, Any] = {
             "command": shlex.join(sys.argv),
             "slots": slots,
@@ -46,56 +57,28 @@ class Manifest:
         }
         self._content["sessions"].append(self._session)
         write_json(path, self._content)
+        self._ending: dict[str, Any] = {"ended_as": "failed"}
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, TrainingFailure):
+            self._ending = {"ended_as": "invalid", "reason": str(error)}
+        seconds = time.monotonic() - self._began
+        self._session.update(ended=_now(), seconds=seconds, **self._ending)
+        # What was not saved before is not hidden by this.
+        with contextlib.suppress(NotSaved) if error else contextlib.nullcontext():
+            write_json(self._path, self._content)
+
+    def end(self, ended_as: str, steps: int) -> None:
+        """Say how the session ends: `completed`, `stopped` or `interrupted`, after which step."""
+        self._ending = {"ended_as": ended_as, "steps": steps}
 
     @property
     def seconds(self) -> float:
         """Wall time of all ended sessions."""
         return float(sum(session.get("seconds", 0.0) for session in self._content["sessions"]))
-
-    def close(
-        self, *, ended_as: str, steps: int, seconds: float, reason: str | None = None
-    ) -> None:
-        """Close the session.
-
-        :param ended_as: `completed`, `interrupted`, `stopped`, `invalid` or `failed`.
-        :param steps: training steps completed.
-        :param seconds: wall time of this session.
-        :param reason: why the run is invalid.
-        """
-        self._session.update(ended=_now(), ended_as=ended_as, steps=steps, seconds=seconds)
-        if reason is not None:
-            self._session["reason"] = reason
-        write_json(self._path, self._content)
-
-
-def close_lost_session(path: Path, *, seconds: float) -> None:
-    """Note that the latest session failed, if the process that it ran in could not.
-
-    :param path: the manifest.
-    :param seconds: wall time of the session.
-    """
-    if not path.is_file():
-        return
-    content = _read(path)
-    for session in content["sessions"][-1:]:
-        if "ended_as" not in session:
-            session.update(ended=_now(), ended_as="failed", seconds=seconds)
-            write_json(path, content)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    sessions = content.get("sessions")
-    if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
-        raise FolderError(f"{path}: this is no manifest of a run; restore or delete that file")
-    for number, session in enumerate(sessions, start=1):
-        seconds = session.get("seconds", 0.0)
-        if not isinstance(seconds, (int, float)) or not 0 <= seconds <= sys.float_info.max:
-            raise FolderError(
-                f"{path}: seconds of session {number} is {seconds!r}, no length of time; mend it, "
-                "or restore or delete that file"
-            )
-    return content
 
 
 def _now() -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from natdgp.run.exit_status import MISUSED, REFUSED
 from natdgp.run.logging_setup import silence_the_stack
-from natdgp.run.parent_process import end_with_parent
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.screen import lasting_screen
 
@@ -23,7 +22,6 @@ PATIENCE = 20.0
 class Orders:
     """What a rank has to know."""
 
-    parent: int  # the process of the command
     channel: int  # the number of the channel's open file, which ranks inherit
     folder: str  # the run's
     command: list[str]  # the user's, for the manifest
@@ -34,7 +32,6 @@ class Orders:
 
 def main(orders: Orders) -> int:
     """Train as one of several ranks; returns the exit status, 0 unless this rank failed."""
-    end_with_parent(orders.parent)
     rank, ranks = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     channel = RankChannel(os.fdopen(orders.channel, "r+b", buffering=0), ranks)
     channel.show(rank)
@@ -71,14 +68,12 @@ def train(orders: Orders, channel: RankChannel, *, leads: bool) -> int:
 
     try:
         folder = RunFolder.open(Path(orders.folder))
-        experiment = read_experiment(folder.config)
         if not leads:
-            follow(experiment, folder, channel)
+            follow(read_experiment(folder.config), folder, channel)
             return 0
         return train_and_report(
             Console(width=orders.width, highlight=False, markup=False, emoji=False),
             folder,
-            experiment,
             live=orders.live,
             channel=channel,
             of_search=orders.of_search,

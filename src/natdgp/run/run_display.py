@@ -6,14 +6,7 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _SHORT = {
     "elbo_per_datum": "ELBO",
@@ -40,10 +33,11 @@ class Display:
         """
         self._console = console
         self._total = total_steps
+        self._start = self._steps = start
         self._batch_size = batch_size
-        self._steps = start
-        self._training_steps = 0
-        self._training_seconds = 0.0
+        self._live = live
+        self._seconds = 0.0
+        """Of training."""
         self._status = ""
         self._since = time.monotonic()
         self._progress = Progress(
@@ -55,10 +49,7 @@ class Display:
             console=console,
             disable=not live,
         )
-        self._live = live
-        self._task: TaskID = self._progress.add_task(
-            "training", total=total_steps, completed=start, figures=""
-        )
+        self._task = self._progress.add_task("", total=total_steps, completed=start, figures="")
 
     def __enter__(self) -> Display:
         self._progress.start()
@@ -70,41 +61,34 @@ class Display:
     @property
     def examples_per_second(self) -> float:
         """Training rows a second, validation and checkpoints not counted."""
-        if self._training_seconds == 0:
-            return 0.0
-        return self._training_steps * self._batch_size / self._training_seconds
+        examples = (self._steps - self._start) * self._batch_size
+        return examples / self._seconds if self._seconds else 0.0
 
     def status(self, status: str) -> None:
         """Note what the run turned to."""
         now = time.monotonic()
         if self._status == "training":
-            self._training_seconds += now - self._since
+            self._seconds += now - self._since
         self._status, self._since = status, now
         self._progress.update(self._task, description=status)
 
     def training(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Show the state after a workload."""
-        self._training_steps += steps - self._steps
         self._steps = steps
         self.status(self._status)
         shown = "elbo_per_datum" if "elbo_per_datum" in metrics else "loss"
-        elbo = f"{_SHORT.get(shown, shown)} {float(metrics[shown]):.4f}"
         rate = self.examples_per_second
-        self._progress.update(
-            self._task, completed=steps, figures=f"{elbo}, {rate:,.0f} examples/s"
-        )
+        figures = f"{_SHORT.get(shown, shown)} {metrics[shown]:.4f}", f"{rate:,.0f} examples/s"
+        self._progress.update(self._task, completed=steps, figures=", ".join(figures))
         if not self._live:
             left = (self._total - steps) * self._batch_size / rate if rate else 0.0
-            self._console.print(
-                f"step {steps}/{self._total}  {elbo}  {rate:,.0f} examples/s  "
-                f"{left:.0f} s of training left",
-                soft_wrap=True,
-            )
+            line = (f"step {steps}/{self._total}", *figures, f"{left:.0f} s of training left")
+            self._console.print("  ".join(line), soft_wrap=True)
 
     def validation(self, steps: int, metrics: Mapping[str, float]) -> None:
         """Show validation figures."""
         self.status(self._status)
-        named = {name.removeprefix("val_"): float(value) for name, value in metrics.items()}
+        named = {name.removeprefix("val_"): value for name, value in metrics.items()}
         shown = [name for name in _SHORT if name in named and name != "elbo_per_datum"] or ["loss"]
         figures = "  ".join(f"{_SHORT.get(name, name)} {named[name]:.4f}" for name in shown)
         self._console.print(f"validation after step {steps}:  {figures}", soft_wrap=True)

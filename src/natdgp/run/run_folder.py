@@ -6,7 +6,6 @@ import contextlib
 import io
 import itertools
 import json
-import math
 import os
 import re
 import shlex
@@ -19,7 +18,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from natdgp.checkpoint.checksums import RECORD_NAME, DamagedCheckpoint, verify_checksums
-from natdgp.run.durable_files import saving, write_whole
+from natdgp.checkpoint.record import ModelRecord, NewerFormat
+from natdgp.run.durable_files import saving, settle, settle_all, write_whole
 from natdgp.run.process_lock import LOCK, ProcessLock
 
 CONFIG = "config.yaml"
@@ -27,7 +27,6 @@ CONFIG = "config.yaml"
 
 SEARCH_CONFIG = "search.yaml"
 """What makes a folder that of a search."""
-
 
 PATIENCE = 10.0
 """Seconds for which the ranks of a command that was killed may take to end."""
@@ -88,12 +87,22 @@ def shown(root: Path) -> Path:
     return root.relative_to(here) if root.is_relative_to(here) else root
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Everything that a run writes, and nothing else, lies under one folder."""
 
-    root: Path
-    """Absolute, because a run works in another directory than it was started from."""
+    def __init__(self, root: Path) -> None:
+        """:param root: absolute, because a run works in another directory than it started from."""
+        self.root = root
+        self.config = root / CONFIG  # resolved, itself ready for `natdgp train`
+        self.manifest = root / "manifest.json"  # versions, seed, commit, machine and timings
+        self.metrics = root / "metrics.jsonl"  # training and validation metrics, an object a line
+        self.summary = root / "summary.json"  # the figures of a completed run
+        self.stop_decisions = root / "stop-decision.json"  # of the search that it is a trial of
+        self.lock = root / LOCK  # held by the one command that trains, and by its ranks
+        self.best = root / "best"  # a link to the best checkpoint
+        self.code = root / "code"  # of a trial of the user's own; nothing for the library's
+        self.tensorboard = root / "tensorboard"
+        self._checkpoints = root / "checkpoints"
 
     @classmethod
     def create(cls, root: Path) -> RunFolder:
@@ -103,11 +112,6 @@ class RunFolder:
             cannot be made or read back.
         """
         return cls(claim(root, ("checkpoints", "code", "tensorboard")))
-
-    @classmethod
-    def create_next(cls, parent: Path, name: str) -> RunFolder:
-        """Claim the first free folder among `name`, `name-2`, `name-3`, and so on."""
-        return cls.create(next_free(parent, name))
 
     @classmethod
     def open(cls, root: Path) -> RunFolder:
@@ -123,7 +127,7 @@ class RunFolder:
     def occupied(self) -> Iterator[ProcessLock]:
         """Keep every other command out of the folder.
 
-        :raises FolderError: if another one is in it.
+        :raises FolderError: if another one is in it, or if the folder is not fit to train in.
         :raises NotSaved: if the folder cannot be locked.
         """
         lock = ProcessLock(self.lock)
@@ -135,9 +139,21 @@ class RunFolder:
                 "wait until it ends"
             )
         try:
+            self._check_places()
             yield lock
         finally:
             lock.release()
+
+    def _check_places(self) -> None:
+        """Refuse a folder in which something stands where a run has to write or read."""
+        if os.path.lexists(self._checkpoints) and not self._checkpoints.is_dir():
+            raise FolderError(
+                f"{self._checkpoints} leads to no folder; bring the folder back, or delete that"
+            )
+        if os.path.lexists(self.best) and not self.best.is_symlink():
+            raise FolderError(
+                f"{self.best} is no link to a checkpoint; give it another name, or delete it"
+            )
 
     def discard_unless_begun(self) -> None:
         """Delete the folder if the run left no result in it, so that its name is free again.
@@ -155,95 +171,28 @@ class RunFolder:
         """The root as a user in the current directory would write it."""
         return shown(self.root)
 
-    def check_places(self) -> None:
-        """Refuse a folder in which something stands where a run has to write or read.
-
-        :raises FolderError: if so.
-        """
-        checkpoints = self.root / "checkpoints"
-        if os.path.lexists(checkpoints) and not checkpoints.is_dir():
-            what = "a link to what is not there" if checkpoints.is_symlink() else "no folder"
-            raise FolderError(f"{checkpoints} is {what}; bring the folder back, or delete that")
-        if os.path.lexists(self.best) and not self.best.is_symlink():
-            raise FolderError(
-                f"{self.best} is no link to a checkpoint; give it another name, or delete it"
-            )
-
-    @property
-    def config(self) -> Path:
-        """The resolved experiment configuration, itself ready for `natdgp train`."""
-        return self.root / CONFIG
-
-    @property
-    def manifest(self) -> Path:
-        """Versions, seed, commit, machine and timings."""
-        return self.root / "manifest.json"
-
-    @property
-    def metrics(self) -> Path:
-        """Training and validation metrics, a JSON object a line."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def stop_decisions(self) -> Path:
-        """Whether the run goes on, if it is one of a search."""
-        return self.root / "stop-decision.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one command that trains here, and by its ranks for as long as they live."""
-        return self.root / LOCK
-
-    @property
-    def best(self) -> Path:
-        """A link to the best checkpoint."""
-        return self.root / "best"
-
-    @property
-    def summary(self) -> Path:
-        """The figures of a completed run."""
-        return self.root / "summary.json"
-
-    @property
-    def code(self) -> Path:
-        """The code of a trial of the user's own that runs; nothing for the library's."""
-        return self.root / "code"
-
-    @property
-    def code_from_elsewhere(self) -> str:
-        """What to do if the trial's code is missing."""
-        return "bring it back, or begin a new run"
-
-    @property
-    def tensorboard(self) -> Path:
-        """TensorBoard's event files."""
-        return self.root / "tensorboard"
-
-    @property
-    def reports(self) -> list[Path]:
-        """All that tells of training; nothing before a run has trained."""
-        files = [path for path in (self.metrics, self.summary) if path.is_file()]
-        events = self.tensorboard.is_dir() and any(self.tensorboard.iterdir())
-        return [*files, *([self.tensorboard] if events else [])]
-
     @property
     def former(self) -> Path:
         """The place for the reports that a run has made, should it begin anew."""
         return next_free(self.root, "former")
+
+    @property
+    def reports(self) -> list[Path]:
+        """All that tells of training; nothing before a run has trained."""
+        told = [path for path in (self.metrics, self.summary) if path.is_file()]
+        return [*told, *self.tensorboard.glob("*")]
 
     def set_reports_aside(self) -> None:
         """Move what an earlier beginning of the run has reported out of the way of a new one.
 
         :raises NotSaved: if it cannot be moved.
         """
-        if not (reports := self.reports):
-            return
         former = self.former
-        with saving(former):
-            former.mkdir()
-            for path in reports:
-                path.rename(former / path.name)
-            self.tensorboard.mkdir(exist_ok=True)
+        for path in self.reports:
+            with saving(former):
+                place = former / path.relative_to(self.root)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(place)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the resolved configuration, which makes this the folder of a run."""
@@ -251,7 +200,7 @@ class RunFolder:
 
     def checkpoint(self, steps: int) -> Checkpoint:
         """The place of the checkpoint after so many steps, whether it exists or not."""
-        return Checkpoint(self.root / "checkpoints" / f"step-{steps:08d}", steps)
+        return Checkpoint(self._checkpoints / f"step-{steps:08d}", steps)
 
     def checkpoints(self) -> list[Checkpoint]:
         """All checkpoints that have a record of their model, oldest first."""
@@ -259,82 +208,65 @@ class RunFolder:
 
     def _named_checkpoints(self) -> list[Checkpoint]:
         """All that has a checkpoint's name, whatever it is, oldest first."""
-        folder = self.root / "checkpoints"
         found = (
             Checkpoint(path, int(name[1]))
-            for path in (folder.iterdir() if folder.is_dir() else ())
+            for path in self._checkpoints.glob("*")
             if (name := _CHECKPOINT.fullmatch(path.name))
         )
         return sorted(found, key=lambda checkpoint: checkpoint.steps)
 
-    def point_to_best(self, checkpoint: Path) -> None:
-        """Make `best` a link to a checkpoint."""
-        link_to(self.best, checkpoint)
+    @contextlib.contextmanager
+    def saving(self, checkpoint: Checkpoint) -> Iterator[Path]:
+        """Write a checkpoint into an empty folder, which takes its place when it is whole.
+
+        :raises NotSaved: if the disk refuses; nothing is there then.
+        """
+        aside = self._aside(checkpoint)
+        self._clear_leftovers()
+        with saving(checkpoint.path):
+            try:
+                aside.mkdir(parents=True)
+                yield aside
+                settle_all(aside)
+                os.replace(aside, checkpoint.path)
+                settle(checkpoint.path.parent)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
 
     def remove(self, checkpoint: Checkpoint) -> None:
         """Delete a checkpoint, which is out of sight before its first file is gone."""
-        shutil.rmtree(checkpoint.path.rename(self.aside(checkpoint)))
+        shutil.rmtree(checkpoint.path.rename(self._aside(checkpoint)))
 
-    def aside(self, checkpoint: Checkpoint) -> Path:
+    def _aside(self, checkpoint: Checkpoint) -> Path:
         """A place out of sight for what is not yet, or no longer, a checkpoint."""
         return checkpoint.path.with_name(f".{checkpoint.path.name}.partial")
 
-    def clear_leftovers(self) -> None:
-        """Delete what was out of sight when a run was killed.
-
-        :raises NotSaved: if it cannot be deleted.
-        """
-        for path in (self.root / "checkpoints").glob(".step-*.partial"):
+    def _clear_leftovers(self) -> None:
+        """Delete what was out of sight when a run was killed."""
+        for path in self._checkpoints.glob(".step-*.partial"):
             with saving(path):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
+                shutil.rmtree(path)
 
     def set_damaged_aside(self) -> list[DamagedCheckpoint]:
         """Take the checkpoints that are not as they were written out of the run's way.
 
         They keep lying beside the others, under other names. Returns what is wrong with each.
+
+        :raises FolderError: if a newer natdgp wrote one of the others.
+        :raises NotSaved: if one cannot be renamed.
         """
-        problems = map(self.set_aside_if_damaged, self._named_checkpoints())
-        return [problem for problem in problems if problem is not None]
-
-    def set_aside_if_damaged(self, checkpoint: Checkpoint) -> DamagedCheckpoint | None:
-        """The same for one checkpoint, which has to exist."""
-        try:
-            verify_checksums(checkpoint.path)
-            _check_step(checkpoint)
-        except DamagedCheckpoint as problem:
-            self.set_aside(checkpoint)
-            return problem
-        return None
-
-    def set_aside(self, checkpoint: Checkpoint) -> None:
-        """Give a checkpoint a name under which no run looks for one.
-
-        :raises NotSaved: if it cannot be renamed.
-        """
-        path = checkpoint.path
-        with saving(path):
-            path.rename(next_free(path.parent, f"damaged-{path.name}"))
-
-
-def _check_step(checkpoint: Checkpoint) -> None:
-    """Compare the step in a checkpoint's name with the one that was noted when it was saved.
-
-    :raises DamagedCheckpoint: if they differ, or if what was noted cannot be read.
-    """
-    note = checkpoint.path / "metadata.json"
-    if not note.is_file():
-        return
-    try:
-        steps = read_json(note).get("steps_completed")
-    except FolderError as error:
-        raise DamagedCheckpoint(f"{note} is no note of a step") from error
-    if steps not in (None, checkpoint.steps):
-        raise DamagedCheckpoint(
-            f"{checkpoint.path} was saved after step {steps!r}, not the one in its name"
-        )
+        problems = []
+        for path in (checkpoint.path for checkpoint in self._named_checkpoints()):
+            try:
+                verify_checksums(path)
+                ModelRecord.read(path)
+            except NewerFormat as error:
+                raise FolderError(str(error)) from error
+            except DamagedCheckpoint as problem:
+                problems.append(problem)
+                with saving(path):
+                    path.rename(next_free(path.parent, f"damaged-{path.name}"))
+        return problems
 
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
@@ -371,11 +303,10 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
     :raises FolderError: at a line that holds no object.
     """
-    if not path.is_file():
-        return
-    *lines, _ = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        yield _object_in(line, f"{path}, line {number}", "delete that line")
+    if path.is_file():
+        *lines, _ = path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            yield _object_in(line, f"{path}, line {number}", "delete that line")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -386,19 +317,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return _object_in(path.read_bytes(), str(path), "restore or delete that file")
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no finite number")
-
-
-def _finite(number: str) -> float:
-    value = float(number)
-    return value if math.isfinite(value) else _no_number(number)
-
-
 def _object_in(text: bytes, where: str, remedy: str) -> dict[str, Any]:
     try:
-        content = json.loads(text, parse_constant=_no_number, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
+        content = json.loads(text)
+    except ValueError as error:
         raise FolderError(f"{where}: this is no JSON: {error}; {remedy}") from error
     if not isinstance(content, dict):
         raise FolderError(f"{where}: this is no JSON object; {remedy}")

@@ -14,9 +14,10 @@ from typing import Any, TextIO
 class Screen:
     """A stream of text that outlasts its reader.
 
-    The first write that fails asks this process to end by SIGTERM, so that what runs is saved
-    first; from then on what is written goes nowhere. Characters that the stream's encoding lacks
-    are written as escapes.
+    A write that fails asks this process to end, so that what runs is saved first; from then on
+    what is written goes nowhere. It asks by SIGHUP, which a closed terminal sends as well, and of
+    which a second one does no harm. Characters that the stream's encoding lacks are written as
+    escapes.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -44,7 +45,7 @@ class Screen:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())  # also for what is still buffered
         os.close(nowhere)
-        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
 
 
 @contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
-from natdgp.run.run_folder import write_json
+from natdgp.run.run_folder import read_json, write_json
 
 PAUSE = 0.02
 """Seconds between two looks at the file."""
@@ -28,13 +27,6 @@ class StopDecisions:
 
     def stop(self, steps: int) -> bool:
         """In the run, after a validation: wait for its decision; returns whether the run ends."""
-        while (decision := self._read()) is None or decision["steps"] < steps:
+        while not self._path.is_file() or (decision := read_json(self._path))["steps"] < steps:
             time.sleep(PAUSE)
         return bool(decision["stop"]) and decision["steps"] == steps
-
-    def _read(self) -> dict[str, int] | None:
-        try:
-            decision: dict[str, int] = json.loads(self._path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return decision

@@ -78,7 +78,7 @@ def working_in(folder: RunFolder) -> Iterator[None]:
     except OSError as error:
         raise FolderError(
             f"{folder.code}, the folder of the trial's code, cannot be entered: {error.strerror}; "
-            f"{folder.code_from_elsewhere}"
+            "bring it back, or begin a new run"
         ) from error
     sys.path.insert(0, code)
     try:
@@ -101,19 +101,9 @@ def trial_class_of(spec: str, folder: RunFolder) -> Any:
             f"natdgp[cluster], or name {LIBRARY_TRIALS[0]}"
         ) from error
     name, _, class_name = spec.partition(":")
-    try:
-        module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # what the trial itself imports
-        raise FolderError(
-            f"the entrypoint names the trial {spec}, but {folder.code} has no module {error.name}; "
-            f"{folder.code_from_elsewhere}"
-        ) from error
-    found = vars(module).get(class_name)
-    if not is_trial(found):
-        own = {one: value for one, value in vars(module).items() if is_trial(value)}
-        trials = [one for one, value in own.items() if value.__module__ == name]
+    own = vars(importlib.import_module(name))
+    if not is_trial(found := own.get(class_name)):
+        trials = [one for one in own if is_trial(own[one]) and own[one].__module__ == name]
         raise FolderError(
             f"the entrypoint names the trial {spec}, but {class_name} is no trial in {name}; "
             f"it has these: {', '.join(trials) or 'none'}"

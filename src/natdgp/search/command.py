@@ -9,11 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from natdgp.run.devices import choose_device, count_gpus, shares_of
+from natdgp.run.devices import choose_device, choose_slots, count_gpus, shares_of
 from natdgp.run.exit_status import FAILED, MISUSED
 from natdgp.run.logging_setup import silence_the_stack
 from natdgp.run.options import options_of_training, overrides_of
-from natdgp.run.slots import choose_slots
 from natdgp.settings import read_search
 
 

@@ -171,12 +171,9 @@ class Runner:
                 job.process.kill()
                 job.process.wait()
 
-    def interrupt(self, number: int, frame: object = None) -> None:
-        """Handle a signal: the first has the trials saved, a second one ends all at once."""
-        if self.signal is None:
-            self.signal = signal.Signals(number)
-        elif number != signal.SIGHUP:  # of which a terminal that is closed may send several
-            raise KeyboardInterrupt
+    def interrupt(self, number: signal.Signals) -> None:
+        """Have the trials saved, and end."""
+        self.signal = number
 
     @property
     def _ends_early(self) -> bool:

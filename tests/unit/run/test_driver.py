@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
-from natdgp.run.driver import EndRequests, RunDriver
+from natdgp.run.driver import RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import VALIDATION, Journal
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder, read_json_lines
 from natdgp.run.stop_decisions import StopDecisions
-from tests.checkpoint_files import WEIGHTS, write_checkpoint
+from natdgp.training.loop import Plan
+from tests.checkpoint_files import write_checkpoint
 
 
 class Notes:
@@ -39,67 +36,45 @@ class Notes:
         self.told.append(("validation", steps, dict(metrics)))
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run")
-
-
-def _journal(
-    folder: RunFolder,
-    validations: Mapping[int, float] | None = None,
-    *,
-    smaller_is_better: bool = True,
-) -> Journal:
-    journal = Journal(folder.metrics, up_to=0, metric="val_x", smaller_is_better=smaller_is_better)
-    for steps, value in (validations or {}).items():
-        journal.write(VALIDATION, steps, {"val_x": value})
-    return journal
-
-
 def _driver(
     folder: RunFolder,
-    journal: Journal | None = None,
+    values: Mapping[int, float] | None = None,
     keep_best: int = 1,
     keep_latest: int = 1,
+    smaller_is_better: bool = True,
     **others: Any,
 ) -> RunDriver:
-    """One that writes the loop's state as a checkpoint's weights."""
-    others = {
+    """Of a run with these validations."""
+    plan = Plan(length=99, judge="val_x", smaller_is_better=smaller_is_better)
+    journal = Journal(folder.metrics, plan, up_to=-1)
+    for steps, value in (values or {}).items():
+        journal.write(VALIDATION, steps, {"val_x": value})
+    parts = {
         "observer": Notes(),
-        "requests": EndRequests(),
-        "write": lambda path, state: write_checkpoint(path, state["weights"]),
+        "channel": RankChannel(),
+        "write": lambda path, _: write_checkpoint(path),
+        "keep_best": keep_best,
+        "keep_latest": keep_latest,
         **others,
     }
-    return RunDriver(
-        folder, journal or _journal(folder), keep_best=keep_best, keep_latest=keep_latest, **others
-    )
-
-
-def _save(driver: RunDriver, steps: int, content: str = "whole") -> None:
-    driver.save(steps, {"weights": content})
+    return RunDriver(folder, journal, **parts)
 
 
 def _steps(folder: RunFolder) -> list[int]:
     return [checkpoint.steps for checkpoint in folder.checkpoints()]
 
 
-def _names(folder: RunFolder) -> set[str]:
-    return {path.name for path in (folder.root / "checkpoints").iterdir()}
-
-
 def test_a_checkpoint_is_invisible_until_it_is_whole(folder: RunFolder) -> None:
-    def write(path: Path, state: Mapping[str, Any]) -> None:
-        write_checkpoint(path, state["weights"])
+    def write(path: Path, _: Mapping[str, Any]) -> None:
+        write_checkpoint(path)
         assert _steps(folder) == before
 
     driver = _driver(folder, write=write)
     before: list[int] = []
-    _save(driver, 4)
+    driver.save(4, {})
     before = [4]
-    _save(driver, 8)
+    driver.save(8, {})
     assert _steps(folder) == [4, 8]
-    note = json.loads((folder.checkpoint(4).path / "metadata.json").read_text())
-    assert note == {"steps_completed": 4}
 
 
 def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
@@ -110,38 +85,24 @@ def test_a_failure_while_saving_leaves_the_earlier_checkpoint_and_no_new_one(
         (path / RECORD_NAME).touch()
         raise OSError("disk full")
 
-    _save(_driver(folder), 4)
+    _driver(folder).save(4, {})
     with pytest.raises(NotSaved, match="step-00000008 cannot be written: disk full"):
-        _save(_driver(folder, write=fail), 8)
-    assert _names(folder) == {"step-00000004"}
-    verify_checksums(folder.checkpoint(4).path)
+        _driver(folder, write=fail).save(8, {})
+    (only,) = (folder.root / "checkpoints").iterdir()
+    assert only == folder.checkpoint(4).path
+    verify_checksums(only)
     # and the step can be saved anew, without what was left over
-    _save(_driver(folder), 8)
-    assert _names(folder) == {"step-00000004", "step-00000008"}
+    _driver(folder).save(8, {})
+    assert _steps(folder) == [4, 8]
     assert not (folder.checkpoint(8).path / "left over").exists()
 
 
-def test_a_step_saved_again_keeps_its_checkpoint(folder: RunFolder) -> None:
-    """Same law, same content; to replace it, there would have to be a moment without it."""
-    driver = _driver(folder)
-    _save(driver, 4, "first")
-    _save(driver, 4, "second")
-    assert _names(folder) == {"step-00000004"}
-    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "first"
-
-
-@pytest.mark.parametrize("lost", [WEIGHTS, RECORD_NAME])
-def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
-    folder: RunFolder, lost: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    driver = _driver(folder)
-    _save(driver, 4, "first")
-    (folder.checkpoint(4).path / lost).unlink()
-    _save(driver, 4, "second")
-    assert _names(folder) == {"step-00000004", "damaged-step-00000004"}
-    assert (folder.checkpoint(4).path / WEIGHTS).read_text() == "second"
+def test_a_checkpoint_is_never_overwritten(folder: RunFolder) -> None:
+    _driver(folder).save(4, {})
+    other = _driver(folder, write=lambda path, _: write_checkpoint(path, "others"))
+    with pytest.raises(NotSaved, match="step-00000004 cannot be written: Directory not empty"):
+        other.save(4, {})
     verify_checksums(folder.checkpoint(4).path)
-    assert f"step-00000004/{lost} is missing; that checkpoint is set aside" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,29 +119,21 @@ def test_a_damaged_checkpoint_makes_way_for_the_step_saved_again(
     ],
 )
 def test_the_best_and_the_latest_are_kept(
-    folder: RunFolder, keep_best: int, keep_latest: int, smaller_is_better: bool, kept: list[int]
+    folder: RunFolder,
+    put: Callable[[int], Checkpoint],
+    keep_best: int,
+    keep_latest: int,
+    smaller_is_better: bool,
+    kept: list[int],
 ) -> None:
     values = {4: 5.0, 8: 1.0, 12: 4.0, 16: 2.0, 20: 3.0}
-    everything = _driver(folder, keep_latest=9)
     for steps in values:
-        _save(everything, steps)
-    journal = _journal(folder, values, smaller_is_better=smaller_is_better)
-    _driver(folder, journal, keep_best, keep_latest).collect()
+        put(steps)
+    _driver(folder, values, keep_best, keep_latest, smaller_is_better).collect()
     assert _steps(folder) == kept
 
 
-def test_saving_collects_what_is_no_longer_needed(folder: RunFolder) -> None:
-    journal = _journal(folder)
-    driver = _driver(folder, journal)
-    seen = []
-    for steps, value in {4: 2.0, 8: 1.0, 12: 3.0, 16: 4.0}.items():
-        journal.write(VALIDATION, steps, {"val_x": value})
-        _save(driver, steps)
-        seen.append(_steps(folder))
-    assert seen == [[4], [4, 8], [8, 12], [8, 12, 16]]
-
-
-def test_best_leads_to_a_checkpoint_at_any_time(
+def test_best_leads_to_the_best_checkpoint_that_is_kept_at_any_time(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     remove = RunFolder.remove
@@ -190,32 +143,31 @@ def test_best_leads_to_a_checkpoint_at_any_time(
         remove(self, checkpoint)
 
     monkeypatch.setattr(RunFolder, "remove", look)
-    journal = _journal(folder)
-    driver = _driver(folder, journal)
+    driver = _driver(folder)
     seen = []
     for steps, value in {4: 2.0, 8: 1.0, 12: 3.0, 16: 0.5}.items():
-        journal.write(VALIDATION, steps, {"val_x": value})
-        _save(driver, steps)
-        seen.append(folder.best.resolve())
-    assert seen == [folder.checkpoint(steps).path for steps in (4, 8, 8, 16)]
+        driver.validation(steps, {"val_x": value})
+        driver.save(steps, {})
+        seen.append((folder.best.resolve(), _steps(folder)))
+    best = [folder.checkpoint(steps).path for steps in (4, 8, 8, 16)]
+    assert seen == [*zip(best, [[4], [4, 8], [8, 12], [12, 16]], strict=True)]
 
 
-def test_the_earliest_of_equally_good_checkpoints_is_the_best(folder: RunFolder) -> None:
-    journal = _journal(folder, {4: 2.0, 8: 1.0, 12: 1.0, 16: 3.0, 20: 4.0})
-    driver = _driver(folder, journal)
-    everything = _driver(folder, journal, 9, 9)
-    for steps in (4, 8, 12, 16, 20):
-        _save(everything, steps)
-    assert [checkpoint.steps for checkpoint in driver.best()] == [8, 12, 4, 16, 20]
-    driver.collect()
+def test_the_earliest_of_equally_good_checkpoints_is_the_best(
+    folder: RunFolder, put: Callable[[int], Checkpoint]
+) -> None:
+    values = {4: 2.0, 8: 1.0, 12: 1.0, 16: 3.0, 20: 4.0}
+    for steps in values:
+        put(steps)
+    _driver(folder, values).collect()
     assert _steps(folder) == [8, 16, 20]
 
 
 def test_a_checkpoint_without_a_validation_is_never_the_best(folder: RunFolder) -> None:
-    driver = _driver(folder, _journal(folder, {4: 1.0}))
+    driver = _driver(folder, {4: 1.0})
     for steps in (2, 4, 6, 8):
-        _save(driver, steps)
-    assert [checkpoint.steps for checkpoint in driver.best()] == [4]
+        driver.save(steps, {})
+    assert folder.best.resolve() == folder.checkpoint(4).path
     assert _steps(folder) == [4, 6, 8]
 
 
@@ -249,55 +201,3 @@ def test_reports_reach_journal_observer_and_tensorboard(folder: RunFolder) -> No
     assert [(one["group"], one["steps_completed"], one["metrics"]) for one in written] == reports
     (events,) = folder.tensorboard.iterdir()
     assert b"natdgp/val_x" in events.read_bytes()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(number: signal.Signals) -> None:
-    received: list[int] = []
-    asked = (signal.SIGINT, signal.SIGTERM)
-    before = {each: signal.signal(each, lambda n, _: received.append(n)) for each in asked}
-    handlers = {each: signal.getsignal(each) for each in asked}
-    try:
-        requests = EndRequests()
-        os.kill(os.getpid(), number)  # before the start, a signal is none of its business
-        with requests:
-            assert {signal.getsignal(each) for each in asked}.isdisjoint(handlers.values())
-            assert requests.received is None
-            os.kill(os.getpid(), number)
-            assert requests.received == number
-            assert received == [number]
-            os.kill(os.getpid(), number)
-            assert received == [number, number]
-        assert {each: signal.getsignal(each) for each in asked} == handlers
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-
-
-@pytest.fixture
-def channel() -> Iterator[RankChannel]:
-    with tempfile.TemporaryFile(buffering=0) as file:
-        yield RankChannel(file, 2)
-
-
-@pytest.mark.parametrize("asked", [0, 1])
-def test_a_signal_to_any_rank_asks_rank_0_to_end(channel: RankChannel, asked: int) -> None:
-    ranks = [EndRequests(channel), EndRequests(channel, leads=False)]
-    with ranks[0]:
-        assert ranks[0].received is None
-        ranks[asked].ask(signal.SIGTERM)
-        assert ranks[0].received is signal.SIGTERM
-
-
-def test_only_rank_0_says_that_it_heeds_requests(channel: RankChannel) -> None:
-    with EndRequests(channel, leads=False):
-        assert not channel.heeds
-        with EndRequests(channel):
-            assert channel.heeds
-        assert not channel.heeds
-
-
-def test_the_command_asks_through_the_channel(channel: RankChannel) -> None:
-    requests = EndRequests(channel)
-    channel.ask_to_end(signal.SIGINT)
-    assert requests.received is signal.SIGINT

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from natdgp.run.journal import TRAINING, VALIDATION, Journal
-from natdgp.run.run_folder import FolderError, read_json_lines
+from natdgp.run.run_folder import Checkpoint, FolderError, read_json_lines
 from natdgp.training.diagnosis import TrainingFailure
+from natdgp.training.loop import Plan
 
 
 @pytest.fixture
@@ -20,17 +21,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def _open(path: Path, up_to: int = 0, *, smaller_is_better: bool = True) -> Journal:
-    return Journal(path, up_to=up_to, metric="val_x", smaller_is_better=smaller_is_better)
+    plan = Plan(length=99, judge="val_x", smaller_is_better=smaller_is_better)
+    return Journal(path, plan, up_to=up_to)
 
 
 def _written(path: Path) -> list[tuple[str, int]]:
     return [(entry["group"], entry["steps_completed"]) for entry in read_json_lines(path)]
-
-
-def test_a_new_journal_is_empty(path: Path) -> None:
-    journal = _open(path)
-    assert not path.exists()
-    assert (journal.last_validation, journal.value_at(4), journal.figures_at(4)) == (None, None, {})
 
 
 def test_reports_are_on_disk_at_once_with_group_step_time_and_plain_floats(path: Path) -> None:
@@ -50,24 +46,22 @@ def test_reports_are_on_disk_at_once_with_group_step_time_and_plain_floats(path:
     assert 1.5e9 < entry["time"] < 1e11
 
 
-def test_every_digit_comes_back(path: Path) -> None:
-    value = 0.1 + 1e-17 + 2 / 3
-    _open(path).write(VALIDATION, 4, {"val_x": value})
-    assert _open(path, 4).value_at(4) == value
-
-
-@pytest.mark.parametrize(("smaller_is_better", "best"), [(True, 1.0), (False, 3.0)])
-def test_the_best_value_ranks_first_also_when_read_back(
-    path: Path, smaller_is_better: bool, best: float
+@pytest.mark.parametrize(("smaller_is_better", "best"), [(True, 8), (False, 12)])
+def test_the_best_comes_first_also_when_read_back_to_the_last_digit(
+    path: Path, smaller_is_better: bool, best: int
 ) -> None:
     journal = _open(path, smaller_is_better=smaller_is_better)
-    for steps, value in ((4, 2.0), (8, 1.0), (12, 3.0)):
+    checkpoints = [Checkpoint(path, steps) for steps in (4, 8, 12, 14)]
+    assert journal.best(checkpoints) == checkpoints[-1]
+    for steps, value in ((4, 0.1 + 2 / 3), (8, 0.1 + 1e-17), (12, 3.0)):
         journal.write(VALIDATION, steps, {"val_x": value, "val_other": -value})
     journal.write(TRAINING, 14, {"loss": -9.0})
     for one in (journal, _open(path, 14, smaller_is_better=smaller_is_better)):
-        assert one.last_validation == 12
-        assert one.figures_at(8) == {"val_x": 1.0, "val_other": -1.0}
-        assert sorted((2.0, 1.0, 3.0), key=one.rank)[0] == best
+        assert one.validations[4] == {"val_x": 0.1 + 2 / 3, "val_other": -0.1 - 2 / 3}
+        assert one.best(checkpoints) == Checkpoint(path, best)
+        assert one.best([]) is None
+        order = [4, 12] if smaller_is_better else [12, 4]
+        assert [each.steps for each in one.best_first(checkpoints) if each.steps != 8] == order
 
 
 def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Path) -> None:
@@ -76,7 +70,7 @@ def test_reports_beyond_the_checkpoint_are_dropped_from_file_and_memory(path: Pa
         journal.write(TRAINING, steps, {"loss": 0.0})
         journal.write(VALIDATION, steps, {"val_x": -float(steps)})
     again = _open(path, up_to=8)
-    assert (again.value_at(8), again.last_validation, again.value_at(12)) == (-8.0, 8, None)
+    assert again.validations == {4: {"val_x": -4.0}, 8: {"val_x": -8.0}}
     again.write(TRAINING, 10, {"loss": 0.0})
     assert _written(path) == [
         ("training", 4),
@@ -108,7 +102,7 @@ def test_a_validation_that_is_repeated_is_written_once(path: Path) -> None:
     again.write(VALIDATION, 4, {"val_x": 1.0 + 1e-12})
     again.write(VALIDATION, 8, {"val_x": 2.0})
     assert _written(path) == [("training", 4), ("validation", 4), ("validation", 8)]
-    assert again.value_at(4) == 1.0
+    assert again.validations[4] == {"val_x": 1.0}
 
 
 def test_a_last_line_cut_short_is_forgotten_and_does_not_spoil_the_next(path: Path) -> None:
@@ -117,15 +111,9 @@ def test_a_last_line_cut_short_is_forgotten_and_does_not_spoil_the_next(path: Pa
     with path.open("a") as file:
         file.write('{"group": "validation", "steps_comp')
     again = _open(path, up_to=8)
-    assert again.last_validation == 4
+    assert [*again.validations] == [4]
     again.write(VALIDATION, 8, {"val_x": 2.0})
     assert _written(path) == [("validation", 4), ("validation", 8)]
-
-
-def test_nothing_is_left_beside_the_journal(path: Path) -> None:
-    _open(path).write(TRAINING, 1, {"loss": 1.0})
-    _open(path, 1)
-    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

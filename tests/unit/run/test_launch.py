@@ -7,28 +7,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from natdgp.checkpoint.checksums import RECORD_NAME
 from natdgp.distributed.heartbeat import Phase
 from natdgp.run import launch
 from natdgp.run.interruptions import handling
 from natdgp.run.launch import Rank
-from natdgp.run.process_lock import ProcessLock
 from natdgp.run.rank import Orders
 from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
 
 SLEEPS = "import time; time.sleep(60)"
-
-
-@pytest.fixture
-def channel() -> Iterator[RankChannel]:
-    with tempfile.TemporaryFile(buffering=0) as file:
-        yield RankChannel(file, 2)
 
 
 @pytest.fixture
@@ -59,8 +52,8 @@ def test_a_rank_that_was_killed_is_told_with_what_it_said(
     assert ranks[0].process.poll() is None
 
 
-def test_a_rank_that_failed_is_told_with_its_step_and_the_way_on(
-    tmp_path: Path, channel: RankChannel, ranks: list[Rank]
+def test_a_rank_that_failed_is_told_with_its_step_and_the_end_of_what_it_said(
+    channel: RankChannel, ranks: list[Rank]
 ) -> None:
     channel.show(1)
     assert channel.heartbeat is not None
@@ -74,14 +67,6 @@ def test_a_rank_that_failed_is_told_with_its_step_and_the_way_on(
     )
     assert report[-1] == "ValueError: mine"
     assert len(report) == 1 + launch.TAIL
-    folder = RunFolder.create(tmp_path / "run")
-    assert launch._remedy(folder, 2) == []
-    folder.checkpoint(8).path.mkdir()
-    (folder.checkpoint(8).path / RECORD_NAME).touch()
-    assert launch._remedy(folder, 2) == [
-        "Saved up to step 8. Go on with:",
-        f"  natdgp train --resume {folder.root} --slots 2",
-    ]
 
 
 def test_a_rank_that_stalls_is_told(channel: RankChannel, ranks: list[Rank]) -> None:
@@ -116,28 +101,25 @@ def test_ranks_that_do_not_end_with_the_run_are_waited_for_only_so_long(
     assert ranks[1].process.poll() is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_and_the_second_ends(
-    channel: RankChannel, number: signal.Signals
+@pytest.mark.usefixtures("hangup_heeded")
+def test_a_signal_asks_rank_0_where_it_has_something_to_save(
+    channel: RankChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    channel.heed(True)
-    before = signal.getsignal(number)
-    end = KeyboardInterrupt if number == signal.SIGINT else SystemExit
-
-    def twice() -> None:
-        with handling(launch._asking(channel)):
-            signal.raise_signal(number)
-            assert channel.asked is number
-            signal.raise_signal(number)
-
-    with pytest.raises(end):
-        twice()
-    assert signal.getsignal(number) == before
+    monkeypatch.setattr(RankChannel, "heeds", True)
+    with handling(partial(launch._ask, channel)):
+        signal.raise_signal(signal.SIGTERM)
+    assert channel.asked is signal.SIGTERM
 
 
-def test_a_signal_before_there_is_anything_to_save_ends(channel: RankChannel) -> None:
-    with pytest.raises(KeyboardInterrupt), handling(launch._asking(channel)):
-        signal.raise_signal(signal.SIGINT)
+@pytest.mark.usefixtures("hangup_heeded")
+@pytest.mark.parametrize(
+    ("number", "end"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGHUP, SystemExit)]
+)
+def test_a_signal_before_there_is_anything_to_save_ends(
+    channel: RankChannel, number: signal.Signals, end: type[BaseException]
+) -> None:
+    with pytest.raises(end), handling(partial(launch._ask, channel)):
+        signal.raise_signal(number)
     assert channel.asked is None
 
 
@@ -149,21 +131,22 @@ time.sleep(60)
 
 
 def test_leaving_a_run_leaves_no_process(
-    tmp_path: Path, channel: RankChannel, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor what ranks have started, nor any that is stopped."""
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{PARENT}'\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    lock = ProcessLock(tmp_path / "lock")
-    assert lock.hold()
-    with tempfile.TemporaryFile() as file:
-        orders = Orders(os.getpid(), file.fileno(), "/runs/a", [], False, None, False)
+    with tempfile.TemporaryFile() as file, folder.occupied() as lock:
+        orders = Orders(file.fileno(), "/runs/a", [], False, None, False)
         with launch._started(orders, 3, {"OMP_NUM_THREADS": "7"}, lock) as ranks:
-            environments = [psutil.Process(rank.process.pid).environ() for rank in ranks]
             while not all(rank.last_lines() for rank in ranks[1:]):
                 time.sleep(0.01)
+            # Rank 0 writes to the screen. Empty, while the system gets the process going.
+            while "HOROVOD_RANK" not in psutil.Process(ranks[0].process.pid).environ():
+                time.sleep(0.01)
+            environments = [psutil.Process(rank.process.pid).environ() for rank in ranks]
             places = {Path(one["TMPDIR"]) for one in environments}
             assert [place.is_dir() for place in places] == [True]
             started = [int(rank.last_lines()[0].split()[1]) for rank in ranks[1:]]
@@ -175,4 +158,3 @@ def test_leaving_a_run_leaves_no_process(
     assert [place.exists() for place in places] == [False]
     _, alive = psutil.wait_procs([psutil.Process(pid) for pid in started if psutil.pid_exists(pid)])
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
-    lock.release()

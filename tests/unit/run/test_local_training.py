@@ -142,7 +142,6 @@ def test_a_run_works_from_a_relative_folder(
     assert {path.name for path in folder.checkpoint(1).path.iterdir()} == {
         "determined-keras-model-weights.data-00000-of-00001",
         "determined-keras-model-weights.index",
-        "metadata.json",
         "natdgp-files.json",
         "natdgp-state.json",
         "natdgp.json",

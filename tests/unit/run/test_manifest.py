@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from natdgp.run.manifest import Manifest, close_lost_session
+from natdgp.run.manifest import Manifest
 from natdgp.run.run_folder import FolderError
+from natdgp.training.diagnosis import TrainingFailure
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -36,30 +37,33 @@ def test_a_session_is_on_disk_from_its_start(
 
 def test_sessions_add_up_over_resumes(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
-    first = Manifest(path, seed=1, slots=1)
-    first.close(ended_as="interrupted", steps=8, seconds=2.0)
-    assert first.seconds == 2.0
-    killed = Manifest(path, seed=1, slots=1)  # never closed
-    assert killed.seconds == 2.0
-    last = Manifest(path, seed=1, slots=1)
-    last.close(ended_as="completed", steps=12, seconds=0.5)
-    assert last.seconds == 2.5
+    with Manifest(path, seed=1, slots=1) as first:
+        first.end("interrupted", 8)
+    killed = Manifest(path, seed=1, slots=1)  # never ended
+    assert killed.seconds == first.seconds > 0
+    with Manifest(path, seed=1, slots=1) as last:
+        last.end("completed", 12)
+    assert last.seconds > first.seconds
     sessions = _read(path)["sessions"]
     assert [session.get("ended_as") for session in sessions] == ["interrupted", None, "completed"]
     assert [session.get("steps") for session in sessions] == [8, None, 12]
     assert sessions[0]["ended"] >= sessions[0]["started"]
 
 
-def test_a_session_that_could_not_end_is_closed_by_whoever_lost_it(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.json"
-    close_lost_session(path, seconds=1.0)  # it had not even begun
-    assert not path.exists()
-    Manifest(path, seed=1, slots=2)
-    close_lost_session(path, seconds=3.0)
-    close_lost_session(path, seconds=4.0)  # closed already
-    (session,) = _read(path)["sessions"]
-    assert (session["ended_as"], session["seconds"]) == ("failed", 3.0)
-    assert Manifest(path, seed=1, slots=2).seconds == 3.0
+@pytest.mark.parametrize(
+    ("error", "noted"),
+    [
+        (TrainingFailure("lower gamma"), {"ended_as": "invalid", "reason": "lower gamma"}),
+        (KeyboardInterrupt(), {"ended_as": "failed"}),
+    ],
+)
+def test_a_session_that_an_exception_ends_says_so(
+    tmp_path: Path, error: BaseException, noted: dict[str, str]
+) -> None:
+    with pytest.raises(type(error)), Manifest(tmp_path / "manifest.json", seed=1, slots=1):
+        raise error
+    (session,) = _read(tmp_path / "manifest.json")["sessions"]
+    assert session.items() >= noted.items()
 
 
 def _git(*arguments: str) -> None:
@@ -101,34 +105,10 @@ def test_a_run_needs_neither_git_nor_a_repository(
     assert _read(tmp_path / "manifest.json")["sessions"][0]["commit"] is None
 
 
-@pytest.mark.parametrize("seconds", ['"x"', "null", "-1", "NaN", "1e999", "1" + 400 * "0", "[]"])
-def test_a_session_whose_time_is_none_is_told_before_another_begins(
-    tmp_path: Path, seconds: str
-) -> None:
-    path = tmp_path / "manifest.json"
-    path.write_text(f'{{"sessions": [{{"seconds": 1.5}}, {{"seconds": {seconds}}}]}}')
-    before = path.read_text()
-    told = r"manifest\.json: (seconds of session 2 is .*; mend it|this is no JSON: .* no finite)"
-    with pytest.raises(FolderError, match=told):
-        Manifest(path, seed=1, slots=1)
-    assert path.read_text() == before
-
-
-def test_a_manifest_without_sessions_lost_none(tmp_path: Path) -> None:
-    path = tmp_path / "manifest.json"
-    path.write_text('{"sessions": []}')
-    close_lost_session(path, seconds=1.0)
-    assert _read(path) == {"sessions": []}
-
-
-@pytest.mark.parametrize("content", ["", '{"sessions": [{"slo', "[]", "{}", '{"sessions": [3]}'])
+@pytest.mark.parametrize("content", ["", '{"sessions": [{"slo', "[]", "{}"])
 def test_what_is_no_manifest_is_told_with_a_remedy(tmp_path: Path, content: str) -> None:
     path = tmp_path / "manifest.json"
     path.write_text(content)
-    for read in (
-        lambda: Manifest(path, seed=1, slots=1),
-        lambda: close_lost_session(path, seconds=1.0),
-    ):
-        with pytest.raises(FolderError, match=r"manifest\.json: .*; restore or delete that file"):
-            read()
+    with pytest.raises(FolderError, match=r"manifest\.json: .*; restore or delete that file"):
+        Manifest(path, seed=1, slots=1)
     assert path.read_text() == content

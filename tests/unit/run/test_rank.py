@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,10 +32,10 @@ def test_only_a_failed_collective_follows_from_another_rank(
 @pytest.mark.parametrize("problem", [DamagedCheckpoint, FolderError])
 @pytest.mark.parametrize("of_search", [False, True])
 def test_what_is_wrong_with_a_folder_is_refused_in_words(
-    tmp_path: Path,
+    folder: RunFolder,
+    channel: RankChannel,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    small_experiment: dict[str, Any],
     problem: type[Exception],
     of_search: bool,
 ) -> None:
@@ -45,11 +43,8 @@ def test_what_is_wrong_with_a_folder_is_refused_in_words(
         raise problem("natdgp.json has 0 bytes")
 
     monkeypatch.setattr("natdgp.run.run_session.train_and_report", refuse)
-    folder = RunFolder.create(tmp_path / "run")
-    folder.write_config(small_experiment)
-    orders = Orders(0, 0, str(folder.root), command=[], live=False, width=80, of_search=of_search)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        status = train(orders, RankChannel(file, 2), leads=True)
-    assert status == (REFUSED if of_search else MISUSED)
+    folder.write_config({})
+    orders = Orders(0, str(folder.root), command=[], live=False, width=80, of_search=of_search)
+    assert train(orders, channel, leads=True) == (REFUSED if of_search else MISUSED)
     said = "natdgp.json has 0 bytes\n"
     assert capsys.readouterr().err == (said if of_search else f"natdgp train: {said}")

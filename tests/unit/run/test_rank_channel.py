@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tempfile
 
+import pytest
+
 from natdgp.distributed.heartbeat import Phase
 from natdgp.run.rank_channel import RankChannel
 
@@ -17,8 +19,9 @@ channel = RankChannel(os.fdopen(int(sys.argv[1]), 'r+b', buffering=0), 2)
 assert channel.asked is signal.SIGINT
 channel.show(1)
 channel.heartbeat.begin(Phase.TRAINING, 7)
-channel.heed(True)
-channel.conclude(130)
+with channel.heeding():
+    channel.conclude(130)
+    os._exit(0)
 """
 
 
@@ -35,3 +38,14 @@ def test_what_a_rank_says_the_command_reads_and_the_other_way_round() -> None:
         assert reading is not None
         assert (reading.steps, reading.phase) == (7, Phase.TRAINING)
         assert channel.reading(0) is None
+
+
+@pytest.mark.usefixtures("hangup_heeded")
+def test_a_signal_inside_asks_the_run_to_end_and_the_first_one_counts() -> None:
+    channel = RankChannel()
+    with channel.heeding():
+        assert channel.heeds
+        signal.raise_signal(signal.SIGTERM)
+        channel.ask_to_end(signal.SIGINT)
+    assert not channel.heeds
+    assert channel.asked is signal.SIGTERM

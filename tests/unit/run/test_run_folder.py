@@ -1,18 +1,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from natdgp.checkpoint.checksums import RECORD_NAME
+from natdgp.checkpoint.record import ModelRecord
 from natdgp.run import run_folder as folder_module
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.process_lock import ProcessLock
-from natdgp.run.run_folder import FolderError, RunFolder, read_json_lines, write_json
+from natdgp.run.run_folder import (
+    Checkpoint,
+    FolderError,
+    RunFolder,
+    link_to,
+    next_free,
+    read_json_lines,
+    write_json,
+)
 from tests.checkpoint_files import write_checkpoint
+
+Put = Callable[[int], Checkpoint]
 
 
 def _everything(root: Path) -> dict[str, bytes | None]:
@@ -60,7 +73,7 @@ def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
     too_long = "d" * 300
     for create in (
         lambda: RunFolder.create(tmp_path / too_long),
-        lambda: RunFolder.create_next(tmp_path, too_long),
+        lambda: RunFolder.create(next_free(tmp_path, too_long)),
     ):
         with pytest.raises(FolderError, match="cannot be made: File name too long; choose another"):
             create()
@@ -68,16 +81,11 @@ def test_names_that_are_too_long_are_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path / too_long)
 
 
-def test_default_names_count_up(tmp_path: Path) -> None:
-    names = [RunFolder.create_next(tmp_path, "flights").root.name for _ in range(3)]
-    assert names == ["flights", "flights-2", "flights-3"]
-
-
-def test_default_names_fill_gaps_and_never_overwrite(tmp_path: Path) -> None:
+def test_default_names_count_up_fill_gaps_and_never_overwrite(tmp_path: Path) -> None:
     (tmp_path / "flights").touch()
     (tmp_path / "flights-3").mkdir()
-    assert RunFolder.create_next(tmp_path, "flights").root.name == "flights-2"
-    assert RunFolder.create_next(tmp_path, "flights").root.name == "flights-4"
+    names = [RunFolder.create(next_free(tmp_path, "flights")).root.name for _ in range(2)]
+    assert names == ["flights-2", "flights-4"]
 
 
 @pytest.mark.parametrize("content", [None, "notes.txt"])
@@ -99,160 +107,104 @@ def test_relative_folders_stay_where_they_are_when_the_run_works_elsewhere(
     opened = RunFolder.open(Path("runs/a"))
     assert created.shown == opened.shown == Path("runs/a")
     monkeypatch.chdir(created.code)
-    assert created == opened
+    assert created.root == opened.root
     assert opened.config.is_file()
     assert opened.shown == tmp_path / "runs" / "a"
 
 
-def test_only_whole_checkpoints_are_seen_oldest_first(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
+def test_only_whole_checkpoints_are_seen_oldest_first(folder: RunFolder, put: Put) -> None:
     for steps in (12, 4, 100_000_000):
-        place = folder.checkpoint(steps)
-        place.path.mkdir()
-        (place.path / RECORD_NAME).touch()
+        put(steps)
     folder.checkpoint(8).path.mkdir()  # without a record
-    aside = tmp_path / "checkpoints" / ".step-00000016.partial"
-    aside.mkdir()
-    (aside / RECORD_NAME).touch()
-    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 12, 100_000_000]
+    with folder.saving(folder.checkpoint(16)) as aside:
+        write_checkpoint(aside)
+        assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 12, 100_000_000]
     folder.remove(folder.checkpoint(12))
-    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 100_000_000]
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [4, 16, 100_000_000]
 
 
-def test_a_run_whose_checkpoints_were_deleted_has_none(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run")
-    (folder.root / "checkpoints").rmdir()
+def test_a_run_whose_checkpoints_were_deleted_has_none(folder: RunFolder) -> None:
+    folder.checkpoint(4).path.parent.rmdir()
     assert folder.checkpoints() == []
     assert folder.set_damaged_aside() == []
 
 
-def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
-    place = folder.checkpoint(4)
-    place.path.mkdir()
-    (folder.aside(folder.checkpoint(8)) / "code").mkdir(parents=True)
-    folder.aside(folder.checkpoint(12)).touch()
-    folder.aside(folder.checkpoint(16)).symlink_to(place.path)
-    folder.clear_leftovers()
-    assert list((tmp_path / "checkpoints").iterdir()) == [place.path]
-
-
-def test_leftovers_that_cannot_be_cleared_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_was_out_of_sight_when_a_run_was_killed_is_cleared(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    (folder.root / "checkpoints" / ".step-00000008.partial" / "code").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", Mock(side_effect=PermissionError(13, "Permission denied")))
+        with pytest.raises(NotSaved, match=r"\.step-00000008\.partial .*: Permission denied"):
+            folder.saving(folder.checkpoint(12)).__enter__()
+    with folder.saving(folder.checkpoint(12)):
+        pass
+    assert list((folder.root / "checkpoints").iterdir()) == [folder.checkpoint(12).path]
 
-    folder = RunFolder.create(tmp_path)
-    folder.aside(folder.checkpoint(4)).touch()
-    monkeypatch.setattr(Path, "unlink", refuse)
-    with pytest.raises(NotSaved, match=r"\.step-00000004\.partial .*: Permission denied"):
-        folder.clear_leftovers()
+
+@pytest.fixture
+def any_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a checkpoint says about its model is not read."""
+    monkeypatch.setattr(ModelRecord, "read", lambda _: None)
 
 
-def test_damaged_checkpoints_are_set_aside_and_told(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
-    for steps in (4, 8, 12):
-        place = folder.checkpoint(steps).path
-        place.mkdir()
-        write_checkpoint(place)
+@pytest.mark.usefixtures("any_record")
+def test_damaged_checkpoints_are_set_aside_and_told(folder: RunFolder, put: Put) -> None:
+    place = folder.checkpoint(4).path.parent
+    for steps in (4, 8, 12, 16):
+        put(steps)
     assert folder.set_damaged_aside() == []
-    for steps in (4, 12):
-        (folder.checkpoint(steps).path / RECORD_NAME).write_text("")
-    (tmp_path / "checkpoints" / "damaged-step-00000012").mkdir()
-    first, second = folder.set_damaged_aside()
-    assert f"step-00000004/{RECORD_NAME} has 0 bytes; 2 were written" in str(first)
-    assert f"step-00000012/{RECORD_NAME} has 0 bytes; 2 were written" in str(second)
-    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [8]
-    assert (tmp_path / "checkpoints" / "damaged-step-00000012-2" / RECORD_NAME).exists()
+    (place / "step-00000004" / RECORD_NAME).unlink()
+    (place / "step-00000012" / RECORD_NAME).write_text("")
+    (place / "damaged-step-00000012").mkdir()
+    (place / "step-00000020").touch()  # not even a folder
+    first, second, third = map(str, folder.set_damaged_aside())
+    assert f"step-00000004/{RECORD_NAME} is missing" in first
+    assert f"step-00000012/{RECORD_NAME} has 0 bytes; 2 were written" in second
+    assert "step-00000020 cannot be read: Not a directory" in third
+    assert [checkpoint.steps for checkpoint in folder.checkpoints()] == [8, 16]
+    assert (place / "damaged-step-00000012-2" / RECORD_NAME).exists()
+    assert {path.name for path in place.glob("damaged-*0")} == {"damaged-step-00000020"}
 
 
-def test_what_lost_its_record_is_damaged_too(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
-    for steps in (4, 8):
-        folder.checkpoint(steps).path.mkdir()
-        write_checkpoint(folder.checkpoint(steps).path)
-    (folder.checkpoint(8).path / RECORD_NAME).unlink()
-    folder.checkpoint(12).path.touch()  # not even a folder
-    first, second = folder.set_damaged_aside()
-    assert f"step-00000008/{RECORD_NAME} is missing" in str(first)
-    assert "step-00000012 cannot be read: Not a directory" in str(second)
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {
-        "step-00000004",
-        "damaged-step-00000008",
-        "damaged-step-00000012",
-    }
-
-
-def test_other_names_are_nobodys_checkpoints(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path)
+def test_other_names_are_nobodys_checkpoints(folder: RunFolder) -> None:
     for name in ("step-00000012-copy", "step-12", "step-", "step-00000012.zip"):
-        (tmp_path / "checkpoints" / name).mkdir()
-        (tmp_path / "checkpoints" / name / RECORD_NAME).touch()
+        (folder.root / "checkpoints" / name).mkdir()
+        (folder.root / "checkpoints" / name / RECORD_NAME).touch()
     assert folder.checkpoints() == []
     assert folder.set_damaged_aside() == []
 
 
-@pytest.mark.parametrize("note", ['{"steps_completed": 4}', "{", "[4]"])
-def test_a_checkpoint_with_the_name_of_another_step_is_set_aside(tmp_path: Path, note: str) -> None:
-    folder = RunFolder.create(tmp_path)
-    place = folder.checkpoint(8).path
-    place.mkdir()
-    (place / "metadata.json").write_text(note)
-    write_checkpoint(place)
-    (problem,) = folder.set_damaged_aside()
-    told = "step-00000008 was saved after step 4, not" if "steps" in note else "no note of a step"
-    assert told in str(problem)
-    assert folder.checkpoints() == []
-    assert (tmp_path / "checkpoints" / "damaged-step-00000008").is_dir()
-
-
-@pytest.mark.parametrize("note", ['{"steps_completed": 8}', "{}", None])
-def test_a_checkpoint_is_where_it_belongs_unless_it_says_otherwise(
-    tmp_path: Path, note: str | None
+def test_checkpoints_on_a_disk_that_is_not_there_are_missed(
+    folder: RunFolder, tmp_path: Path
 ) -> None:
-    folder = RunFolder.create(tmp_path)
-    place = folder.checkpoint(8).path
-    place.mkdir()
-    if note is not None:
-        (place / "metadata.json").write_text(note)
-    write_checkpoint(place)
-    assert folder.set_damaged_aside() == []
-
-
-def test_checkpoints_on_a_disk_that_is_not_there_are_missed(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run")
     checkpoints = folder.root / "checkpoints"
-    folder.check_places()
     checkpoints.rmdir()
-    folder.check_places()
-    checkpoints.symlink_to(tmp_path / "unmounted")
-    with pytest.raises(FolderError, match="checkpoints is a link to what is not there; bring"):
-        folder.check_places()
+    with folder.occupied():
+        checkpoints.symlink_to(tmp_path / "unmounted")
+    with pytest.raises(FolderError, match="checkpoints leads to no folder; bring"):
+        folder.occupied().__enter__()
     (tmp_path / "unmounted").mkdir()
-    folder.check_places()
-    checkpoints.unlink()
-    checkpoints.touch()
-    with pytest.raises(FolderError, match="checkpoints is no folder; bring"):
-        folder.check_places()
+    with folder.occupied():
+        pass
 
 
 @pytest.mark.parametrize("what", [Path.touch, Path.mkdir])
 def test_what_stands_where_the_link_to_the_best_checkpoint_goes_is_refused(
-    tmp_path: Path, what: Callable[[Path], None]
+    folder: RunFolder, what: Callable[[Path], None]
 ) -> None:
-    folder = RunFolder.create(tmp_path / "run")
-    folder.point_to_best(folder.checkpoint(4).path)
-    folder.check_places()  # wherever it leads
-    folder.best.unlink()
+    link_to(folder.best, folder.checkpoint(4).path)
+    with folder.occupied():  # wherever it leads
+        folder.best.unlink()
     what(folder.best)
     with pytest.raises(FolderError, match="best is no link to a checkpoint; give it another name"):
-        folder.check_places()
+        folder.occupied().__enter__()
 
 
-def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_has_room_for_one_command(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(folder_module, "PATIENCE", 0.0)
-    folder = RunFolder.create(tmp_path / "run")
     with folder.occupied():
         with pytest.raises(FolderError, match="run is being trained by another command"):
             folder.occupied().__enter__()
@@ -264,8 +216,7 @@ def test_a_folder_has_room_for_one_command(tmp_path: Path, monkeypatch: pytest.M
     assert not folder.root.exists()
 
 
-def test_ranks_of_a_command_that_was_killed_may_take_to_end(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run")
+def test_ranks_of_a_command_that_was_killed_may_take_to_end(folder: RunFolder) -> None:
     rank = ProcessLock(folder.lock)
     assert rank.hold()
     threading.Timer(0.5, rank.release).start()
@@ -273,26 +224,17 @@ def test_ranks_of_a_command_that_was_killed_may_take_to_end(tmp_path: Path) -> N
         pass
 
 
-def test_a_run_that_left_nothing_frees_its_name(tmp_path: Path) -> None:
-    folder = RunFolder.create(tmp_path / "run")
+@pytest.mark.parametrize("left", ["nothing", "report", "checkpoint"])
+def test_a_run_that_left_nothing_frees_its_name(folder: RunFolder, put: Put, left: str) -> None:
     folder.write_config({"name": "mine"})
-    folder.metrics.touch()
-    folder.discard_unless_begun()
-    assert not folder.root.exists()
-
-
-@pytest.mark.parametrize("left", ["report", "checkpoint"])
-def test_a_run_that_left_a_result_stays(tmp_path: Path, left: str) -> None:
-    folder = RunFolder.create(tmp_path / "run")
-    if left == "report":
-        folder.metrics.write_text('{"group": "training"}\n')
-    else:
-        folder.checkpoint(0).path.mkdir()
-        (folder.checkpoint(0).path / RECORD_NAME).touch()
+    folder.metrics.write_text('{"group": "training"}\n' if left == "report" else "")
+    if left == "checkpoint":
+        put(0)
     folder.lock.touch()
     before = _everything(folder.root)
     folder.discard_unless_begun()
-    assert _everything(folder.root) == before
+    assert _everything(folder.root) == ({} if left == "nothing" else before)
+    assert folder.root.exists() == (left != "nothing")
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -317,9 +259,7 @@ def test_lines_are_read_but_for_one_cut_short(tmp_path: Path) -> None:
     assert list(read_json_lines(path)) == [{"a": 1}, {"a": "\u2028"}]
 
 
-@pytest.mark.parametrize(
-    "line", ["garbage", "[1]", "3", "", "[" * 100_000, "\x00", '{"a": NaN}', '{"a": 1e999}']
-)
+@pytest.mark.parametrize("line", ["garbage", "[1]", "3", "", "\x00"])
 def test_a_line_that_is_no_object_is_told_with_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "lines").write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
     with pytest.raises(FolderError, match=r"lines, line 2: this is no JSON.*; delete that line"):

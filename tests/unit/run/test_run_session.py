@@ -39,7 +39,21 @@ def experiment(small_experiment: dict[str, Any], write_experiment: Write) -> Exp
     return read_experiment(write_experiment(small_experiment))
 
 
-def test_the_resolved_configuration_reads_back_to_the_same_settings(
+@pytest.fixture
+def new(write_experiment: Write, tmp_path: Path) -> Callable[..., RunFolder]:
+    """Claims a run's folder for an experiment's plain values, with a trial of that name."""
+
+    def new(
+        config: dict[str, Any], trial: str = "trials.deep_gp:DeepGPTrial", source: Path = REPOSITORY
+    ) -> RunFolder:
+        entrypoint = config["entrypoint"].replace("trials.deep_gp:DeepGPTrial", trial)
+        experiment = read_experiment(write_experiment({**config, "entrypoint": entrypoint}))
+        return new_run(experiment, source, tmp_path / "run")
+
+    return new
+
+
+def test_the_resolved_configuration_tells_all_defaults_and_is_itself_ready_for_a_run(
     experiment: Experiment, tmp_path: Path
 ) -> None:
     folder = new_run(experiment, REPOSITORY, tmp_path / "run")
@@ -47,73 +61,55 @@ def test_the_resolved_configuration_reads_back_to_the_same_settings(
     assert again.settings == experiment.settings
     assert again.config["searcher"] == experiment.config["searcher"]
     assert again.trial == experiment.trial
-
-
-def test_the_resolved_configuration_tells_all_defaults(
-    experiment: Experiment, tmp_path: Path
-) -> None:
-    config = read_experiment(new_run(experiment, REPOSITORY, tmp_path / "run").config).config
-    assert config["hyperparameters"]["model"]["kernel"]["name"] == "squared_exponential"
-    assert config["hyperparameters"]["model"]["dtype"] == "float64"
-    assert config["hyperparameters"]["natural_gradient"]["layers"] == "last"
-    assert config["data"]["split"] == {"validation": 0.1, "test": 0.1, "seed": 0}
-    assert config["checkpoint_policy"] == "best"
-    assert config["reproducibility"] == {"experiment_seed": 0}
-
-
-def test_a_resolved_configuration_is_itself_ready_for_a_run(
-    experiment: Experiment, tmp_path: Path
-) -> None:
-    first = new_run(experiment, REPOSITORY, tmp_path / "first")
-    second = new_run(read_experiment(first.config), REPOSITORY, tmp_path / "second")
-    assert second.config.read_text() == first.config.read_text()
-
-
-def test_the_trials_code_comes_along(experiment: Experiment, tmp_path: Path) -> None:
-    folder = new_run(experiment, REPOSITORY, tmp_path / "run")
+    hyperparameters = again.config["hyperparameters"]
+    assert hyperparameters["model"]["kernel"]["name"] == "squared_exponential"
+    assert hyperparameters["model"]["dtype"] == "float64"
+    assert hyperparameters["natural_gradient"]["layers"] == "last"
+    assert again.config["data"]["split"] == {"validation": 0.1, "test": 0.1, "seed": 0}
+    assert again.config["checkpoint_policy"] == "best"
+    assert again.config["reproducibility"] == {"experiment_seed": 0}
+    second = new_run(again, REPOSITORY, tmp_path / "second")
+    assert second.config.read_text() == folder.config.read_text()
     copied, original = folder.code / "trials" / "deep_gp.py", REPOSITORY / "trials" / "deep_gp.py"
     assert copied.read_bytes() == original.read_bytes()
 
 
 def test_a_relative_data_path_is_relative_to_the_source(
-    small_experiment: dict[str, Any],
-    write_experiment: Write,
-    tmp_path: Path,
+    small_experiment: dict[str, Any], new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
-    source = tmp_path / "source"
-    (source / "tables").mkdir(parents=True)
-    Path(small_experiment["data"]["path"]).rename(source / "tables" / "waves.csv")
+    table = tmp_path / "source" / "tables" / "waves.csv"
+    table.parent.mkdir(parents=True)
+    Path(small_experiment["data"]["path"]).rename(table)
     small_experiment["data"]["path"] = "tables/waves.csv"
-    small_experiment["entrypoint"] = small_experiment["entrypoint"].replace(
-        "trials.deep_gp", "natdgp.determined"
-    )
-    folder = new_run(read_experiment(write_experiment(small_experiment)), source, tmp_path / "run")
-    assert read_experiment(folder.config).config["data"]["path"] == str(
-        source / "tables" / "waves.csv"
-    )
+    folder = new(small_experiment, "natdgp.determined:DeepGPTrial", tmp_path / "source")
+    assert read_experiment(folder.config).config["data"]["path"] == str(table)
 
 
 @pytest.mark.parametrize("path", ["loop", 5000 * "d"])
 def test_a_data_path_that_leads_nowhere_is_kept_for_its_reader_to_refuse(
-    path: str, small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+    path: str, small_experiment: dict[str, Any], new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
     (tmp_path / "loop").symlink_to("loop")
     small_experiment["data"]["path"] = str(tmp_path / path)
-    folder = new_run(
-        read_experiment(write_experiment(small_experiment)), REPOSITORY, tmp_path / "run"
-    )
-    settings = read_experiment(folder.config).settings
+    settings = read_experiment(new(small_experiment).config).settings
     with pytest.raises(DataError, match=f"{path}: cannot be read as csv"):
         prepare(settings.data, "float64")
 
 
-def test_a_trial_whose_module_no_file_can_have_is_told(
-    small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path
+@pytest.mark.parametrize(
+    ("trial", "looked_for"),
+    [(300 * "x" + ":Trial", r"x\.py"), ("missing.deep_gp:Trial", r"missing/deep_gp\.py")],
+)
+def test_a_missing_trial_is_told_and_leaves_no_folder(
+    small_experiment: dict[str, Any],
+    new: Callable[..., RunFolder],
+    tmp_path: Path,
+    trial: str,
+    looked_for: str,
 ) -> None:
-    long = small_experiment["entrypoint"].replace("trials.deep_gp", 300 * "x")
-    experiment = read_experiment(write_experiment({**small_experiment, "entrypoint": long}))
-    with pytest.raises(FolderError, match=r"there is no .*x\.py"):
-        new_run(experiment, REPOSITORY, tmp_path / "run")
+    with pytest.raises(FolderError, match=f"there is no .*{looked_for}"):
+        new(small_experiment, trial)
+    assert not (tmp_path / "run").exists()
 
 
 def test_default_folder_is_under_runs_with_the_experiments_name(
@@ -122,16 +118,6 @@ def test_default_folder_is_under_runs_with_the_experiments_name(
     monkeypatch.chdir(tmp_path)
     roots = [new_run(experiment, REPOSITORY, None).root for _ in range(2)]
     assert roots == [tmp_path / "runs" / "waves", tmp_path / "runs" / "waves-2"]
-
-
-def test_a_missing_trial_leaves_no_folder(experiment: Experiment, tmp_path: Path) -> None:
-    source = tmp_path / "elsewhere"
-    source.mkdir()
-    entrypoint = experiment.config["entrypoint"].replace("trials.", "missing.")
-    missing = Experiment({**experiment.config, "entrypoint": entrypoint}, experiment.settings)
-    with pytest.raises(FolderError, match=r"no .*missing/deep_gp\.py"):
-        new_run(missing, source, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("step", ["copy_trial_code", "write_config"])
@@ -145,13 +131,6 @@ def test_a_failure_on_the_way_leaves_no_folder(
     with pytest.raises(OSError, match="disk full"):
         new_run(experiment, REPOSITORY, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_taken_folder_is_left_as_it_was(experiment: Experiment, tmp_path: Path) -> None:
-    new_run(experiment, REPOSITORY, tmp_path / "run")
-    with pytest.raises(FolderError, match=r"natdgp train --resume .*/run"):
-        new_run(experiment, REPOSITORY, tmp_path / "run")
-    assert (tmp_path / "run" / "config.yaml").is_file()
 
 
 @pytest.fixture
@@ -250,7 +229,7 @@ def test_a_run_that_ends_itself_is_reported_as_stopped(
     def stop_early(*these: Any) -> Outcome:
         return replace(train(*these), steps=2, completed=False)
 
-    def conclude(_: Console, __: RunFolder, outcome: Outcome, **___: float) -> None:
+    def conclude(_: Console, __: RunFolder, outcome: Outcome, *___: float, **____: float) -> None:
         ended.append(outcome.steps)
 
     monkeypatch.setattr(session_module, "train", stop_early)
@@ -272,7 +251,6 @@ def test_a_run_that_begins_anew_says_so_and_keeps_its_former_reports_aside(
 ) -> None:
     """Not before it is sure to begin."""
     assert "begins anew" not in _report(shallow)[1]
-    assert not shallow.former.exists()
     before = _told_of(shallow)
     shutil.rmtree(shallow.root / "checkpoints")
     data = Path(read_experiment(shallow.config).config["data"]["path"])
@@ -312,29 +290,26 @@ def test_a_checkpoint_that_names_no_model_is_left_out_and_falls_back(shallow: Ru
     assert f"Going on with {shallow.root} from step 2\n" in screen
 
 
-@pytest.mark.parametrize("lost", [".", "trial_of_mine.py"])
 def test_a_run_whose_code_is_gone_is_refused_with_where_it_was(
-    small_experiment: dict[str, Any], write_experiment: Write, tmp_path: Path, lost: str
+    small_experiment: dict[str, Any], new: Callable[..., RunFolder], tmp_path: Path
 ) -> None:
-    entrypoint = small_experiment["entrypoint"]
-    mine = entrypoint.replace("trials.deep_gp:DeepGPTrial", "trial_of_mine:Trial")
     (tmp_path / "trial_of_mine.py").write_text("Trial = None\n")
-    experiment = read_experiment(write_experiment({**small_experiment, "entrypoint": mine}))
-    folder = new_run(experiment, tmp_path, tmp_path / "run")
-    Path(folder.code, lost).rename(tmp_path / "lost")
+    folder = new(small_experiment, "trial_of_mine:Trial", tmp_path)
+    folder.code.rename(tmp_path / "lost")
     with pytest.raises(FolderError) as raised:
-        train(experiment, folder, Watcher())
+        train(read_experiment(folder.config), folder, Watcher())
     assert str(folder.code) in str(raised.value)
     assert str(raised.value).endswith("; bring it back, or begin a new run")
 
 
-def test_what_a_trial_itself_misses_comes_through(experiment: Experiment, tmp_path: Path) -> None:
-    entrypoint = experiment.config["entrypoint"]
-    mine = entrypoint.replace("trials.deep_gp:DeepGPTrial", "needy_trial:Trial")
+def test_what_a_trial_itself_misses_comes_through(
+    small_experiment: dict[str, Any], new: Callable[..., RunFolder], tmp_path: Path
+) -> None:
     (tmp_path / "needy_trial.py").write_text("import nothing_of_that_name\n")
-    needy = Experiment({**experiment.config, "entrypoint": mine}, experiment.settings)
+    folder = new(small_experiment, "needy_trial:Trial", tmp_path)
     with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
-        _report(new_run(needy, tmp_path, tmp_path / "run"))
+        _report(folder)
+    assert [session["ended_as"] for session in _sessions(folder)] == ["failed"]
 
 
 def test_a_run_beyond_its_length_is_not_said_to_have_stopped_early(shallow: RunFolder) -> None:
@@ -372,21 +347,6 @@ def test_a_run_of_a_newer_natdgp_is_refused(shallow: RunFolder) -> None:
     write_checksums(checkpoint)
     with pytest.raises(FolderError, match=r"newer than .*; upgrade natdgp"):
         _report(shallow)
-
-
-def test_a_users_own_exception_comes_through_unchanged(
-    shallow: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Mine(Exception):
-        pass
-
-    def fail(*_: Any) -> None:
-        raise Mine
-
-    monkeypatch.setattr("natdgp.run.local_training.trial_class_of", fail)
-    with pytest.raises(Mine):
-        _report(shallow)
-    assert [session["ended_as"] for session in _sessions(shallow)] == ["failed"]
 
 
 def test_a_completed_run_is_only_reported_again(shallow: RunFolder) -> None:

@@ -11,12 +11,14 @@ import pytest
 
 from natdgp.run.screen import Screen, lasting_screen
 
+pytestmark = pytest.mark.usefixtures("hangup_heeded")
+
 SPEAKER = """
 import signal, sys, time
 from natdgp.run.screen import lasting_screen
 
 received = []
-signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
 with lasting_screen():
     for _ in range(100):
         print("a line", flush=True)
@@ -72,10 +74,10 @@ def test_a_screen_is_in_all_else_the_stream_and_goes_with_the_block() -> None:
 
 
 def test_a_process_that_saves_nothing_ends_as_by_a_signal() -> None:
-    handled = "signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))"
+    handled = "signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))"
     script = SPEAKER.replace(handled, "")
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([sys.executable, "-c", script, "-"], stdout=writing, check=False)
     os.close(writing)
-    assert done.returncode == -signal.SIGTERM
+    assert done.returncode == -signal.SIGHUP

@@ -102,7 +102,6 @@ def folder(tmp_path: Path) -> RunFolder:
         "class One(DeepGPTrial): ...\n\n\n"
         "class Other(DeepGPTrial): ...\n"
     )
-    (folder.code / "needy.py").write_text("import nothing_of_that_name\n")
     return folder
 
 
@@ -119,16 +118,6 @@ def test_a_class_that_is_no_trial_is_refused_with_those_there_are(
         trial_class_of(f"two_trials:{name}", folder)
     assert f"trial two_trials:{name}, but {name} is no trial in two_trials" in str(raised.value)
     assert str(raised.value).endswith("it has these: One, Other")
-
-
-def test_a_module_that_is_gone_is_told_and_what_it_misses_itself_comes_through(
-    folder: RunFolder,
-) -> None:
-    with working_in(folder):
-        with pytest.raises(FolderError, match=r"code has no module gone; bring it back"):
-            trial_class_of("gone:Mine", folder)
-        with pytest.raises(ModuleNotFoundError, match="nothing_of_that_name"):
-            trial_class_of("needy:Mine", folder)
 
 
 def test_a_trial_of_ones_own_needs_determined(
