@@ -194,31 +194,22 @@ def test_a_likelihood_starts_at_its_settings_and_trains_one_number(
 # --- float type -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("hidden_width", [2, 3, 5])
-def test_float_type_holds_all_the_way(dtype: Any, hidden_width: int) -> None:
-    X = _rows().astype(dtype)
-    deep_gp = _build(X, layers=3, hidden_width=hidden_width, dtype=dtype)
-    assert {v.dtype.name for v in deep_gp.variables} == {dtype}
-    for layer in deep_gp.f_layers:
-        assert layer.jitter == JITTER[dtype]
-    mean, var = deep_gp.predictive_marginals(tf.constant(X[:4]), 2)
-    assert (mean.dtype.name, var.dtype.name) == (dtype, dtype)
-    assert deep_gp.kl().dtype.name == dtype
-    shell = _build(shell=True, layers=3, hidden_width=hidden_width, dtype=dtype)
-    assert {v.dtype.name for v in shell.variables} == {dtype}
-
-
-def test_models_of_both_float_types_live_together() -> None:
+def test_models_of_both_float_types_live_together(hidden_width: int) -> None:
     before = gpflow.config.config()
-    X = _rows()
-    double, single = _build(X, dtype="float64"), _build(X.astype("float32"), dtype="float32")
-    assert gpflow.config.config() == before
+    sizes: dict[str, Any] = {"layers": 3, "hidden_width": hidden_width}
+    double, single = (
+        _build(_rows().astype(dtype), dtype=dtype, **sizes) for dtype in ("float64", "float32")
+    )
     for deep_gp, dtype in ((double, "float64"), (single, "float32"), (double, "float64")):
-        Y, positions = tf.zeros([4, 1], dtype), tf.range(4, dtype=tf.int64)
-        elbo = deep_gp.elbo(tf.constant(X[:4], dtype), Y, positions, 2)
-        assert elbo.dtype.name == dtype
-        assert np.isfinite(float(elbo))
+        shell = _build(shell=True, dtype=dtype, **sizes)
+        assert {v.dtype.name for v in (*deep_gp.variables, *shell.variables)} == {dtype}
+        assert {layer.jitter for layer in deep_gp.f_layers} == {JITTER[dtype]}
+        X, Y, positions = tf.constant(_rows()[:4], dtype), tf.zeros([4, 1], dtype), tf.range(4)
+        elbo = deep_gp.elbo(X, Y, tf.cast(positions, tf.int64), 2)
+        for value in (elbo, deep_gp.kl(), *deep_gp.predictive_marginals(X, 2)):
+            assert value.dtype.name == dtype
+            assert np.all(np.isfinite(value))
     assert gpflow.config.config() == before
 
 
