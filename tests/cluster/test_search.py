@@ -48,20 +48,3 @@ def test_a_sampled_trial_reports_what_an_adaptive_searcher_reads(
     reports = [report.metrics for report in master.reported("validation")]
     assert [report["batches"] for report in reports] == [5, 10, 15, 20], "the time metric"
     assert all("val_nlpd" in report for report in reports)
-
-
-@pytest.mark.slow
-def test_an_invalid_combination_of_valid_values_is_reported_as_such(
-    image: Image, context: str, storage: Path, tmp_path: Path
-) -> None:
-    """Each value is one that a space may have; together they make no model."""
-    config = short_search(storage)
-    hparams = _sampled(config)
-    hparams["model"]["inducing_points"] = [10, 10, 10]
-    with StandInMaster(config, context) as master:
-        task = run_trial(image, master, tmp_path / "task", hparams=hparams)
-    assert task.exit_code == 0, task.log
-    assert master.early_exits == ["EXITED_REASON_INVALID_HP"]
-    assert "inducing_points lists 3 numbers for 2 layers" in task.log
-    assert not master.reports
-    assert not master.unknown

@@ -1,21 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 from check_shapes.exceptions import ShapeMismatchError
 
 from natdgp.lazy import check_shapes, lazy
-
-
-def test_a_module_is_imported_when_first_used() -> None:
-    program = (
-        "import sys; from natdgp.lazy import lazy; wave = lazy('wave');"
-        "before = 'wave' in sys.modules; wave.open; print(before, 'wave' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert found.stdout.split() == ["False", "True"]
 
 
 def test_a_lazy_module_has_what_the_module_has() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import gpflow
 import numpy as np
@@ -14,10 +13,8 @@ from gpflow.kernels import SharedIndependent
 
 from natdgp.checkpoint.structure import differences, structure_of
 from natdgp.likelihoods.registry import likelihood_of
-from natdgp.models.builder import TaskShape, build_deep_gp
 from natdgp.models.deep_gp import DeepGP
 from natdgp.models.layers.gp import GPLayer
-from natdgp.models.model_settings import ModelSettings
 
 
 def _model(
@@ -84,11 +81,3 @@ def test_parameters_and_names_are_no_part_of_a_structure() -> None:
     one, another = _model(), _model(lambda: gpflow.kernels.SquaredExponential(variance=2.0))
     another.f_layers[0].q_mu.assign(np.ones((4, 2)))
     assert structure_of(one) == structure_of(another)
-
-
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_shell_is_of_the_structure_of_the_model(dtype: Any) -> None:
-    settings = ModelSettings(layers=3, inducing_points=4, hidden_width=2, dtype=dtype)
-    X = np.random.default_rng(0).normal(size=(20, 3)).astype(dtype)
-    full, shell = (build_deep_gp(settings, TaskShape(20, 3, 1), seed=0, X=x) for x in (X, None))
-    assert differences(structure_of(full), structure_of(shell)) == []

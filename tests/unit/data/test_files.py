@@ -58,16 +58,24 @@ def test_integers_booleans_and_floats_are_numbers(tmp_path: Path) -> None:
     assert load_table(settings(tmp_path / "table.csv")).X.tolist() == expected
 
 
-def test_an_absent_file_is_told(tmp_path: Path) -> None:
-    assert "no such file" in error(tmp_path / "absent.csv")
-
-
-def test_a_folder_is_told(tmp_path: Path) -> None:
-    assert "this is a folder; name a file in data.path" in error(tmp_path)
-
-
-def test_a_path_that_no_file_can_have_is_told(tmp_path: Path) -> None:
-    assert "cannot be read as csv: File name too long" in error(tmp_path / ("d" * 5000))
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("absent.csv", None, "no such file"),
+        (".", None, "this is a folder; name a file in data.path"),
+        ("d" * 5000, None, "cannot be read as csv: File name too long"),
+        ("table.parquet", "a,y\n1,2\n", "cannot be read as parquet"),
+        ("table.csv", "", "cannot be read as csv"),
+        ("table.csv", "a,y\n1,2,3\n", "cannot be read as csv"),
+        ("table.csv", "a,y\n", "no rows"),
+        ("table.csv", "y\n1\n2\n", "no column is left to predict from"),
+    ],
+    ids=["absent", "folder", "long name", "CSV", "empty", "ragged", "header alone", "target alone"],
+)
+def test_what_is_no_table_is_told(tmp_path: Path, name: str, text: str | None, told: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    assert told in error(tmp_path / name)
 
 
 @pytest.mark.parametrize("header", ["a,y,y", '\ufeffa,"y",y', "\r\na,y,y\r"])
@@ -79,21 +87,6 @@ def test_equal_names_of_columns_are_told(tmp_path: Path, header: str) -> None:
 def test_a_wrong_row_is_found_behind_a_large_field(tmp_path: Path) -> None:
     rows = f'{"0" * 200_000}1,2\n"1\n",3\nbad,4\n'
     assert "column 'a', line 5: 'bad' is text" in error(csv(tmp_path, f"a,y\n{rows}"))
-
-
-def test_a_file_of_another_kind_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "table.parquet"
-    path.write_text("a,y\n1,2\n")
-    assert "cannot be read as parquet" in error(path)
-
-
-@pytest.mark.parametrize("text", ["", "a,y\n1,2,3\n"])
-def test_a_file_that_is_no_table_is_told(tmp_path: Path, text: str) -> None:
-    assert "cannot be read as csv" in error(csv(tmp_path, text))
-
-
-def test_a_header_alone_is_told(tmp_path: Path) -> None:
-    assert "no rows" in error(csv(tmp_path, "a,y\n"))
 
 
 def test_absent_columns_are_told_together_with_what_was_meant(table_csv: Path) -> None:
@@ -108,10 +101,6 @@ def test_absent_columns_are_told_together_with_what_was_meant(table_csv: Path) -
 def test_a_long_list_of_columns_is_cut_short() -> None:
     known = [f"c{i}" for i in range(300)]
     assert unknown_column("zzz", known).endswith("c19, ... (300 in all)")
-
-
-def test_no_column_left_to_predict_from_is_told(tmp_path: Path) -> None:
-    assert "no column is left to predict from" in error(csv(tmp_path, "y\n1\n2\n"))
 
 
 def test_text_is_told_with_column_line_value_and_remedy(tmp_path: Path) -> None:

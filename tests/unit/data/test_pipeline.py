@@ -87,11 +87,6 @@ def test_starting_at_a_step_equals_running_to_it(start: int) -> None:
     assert_same(training(30, 8, 5, start=start), training(30, 8, start + 5)[start:])
 
 
-def test_a_far_step_is_reached_at_once() -> None:
-    (batch,) = training(30, 8, 1, start=10**12)
-    assert batch["positions"][0] == 8 * 10**12
-
-
 @pytest.mark.parametrize("num_rows", [30, 5])
 @pytest.mark.parametrize("num_shards", [2, 3, 4])
 def test_shards_together_give_the_batch_of_one(num_shards: int, num_rows: int) -> None:
@@ -105,18 +100,10 @@ def test_shards_together_give_the_batch_of_one(num_shards: int, num_rows: int) -
     assert_same(together(shards), training(num_rows, 12, 6, start=3))
 
 
-def test_a_shard_has_a_block_of_consecutive_positions() -> None:
-    for rank in range(3):
-        batches = training(30, 12, 4, start=5, num_shards=3, wrap=shard(3, rank))
-        for step, batch in enumerate(batches, start=5):
-            first = 12 * step + 4 * rank
-            np.testing.assert_array_equal(batch["positions"], np.arange(first, first + 4))
-
-
 def test_a_far_step_is_reached_at_once_by_every_shard() -> None:
     for rank in range(2):
         (batch,) = training(30, 8, 1, start=10**12, num_shards=2, wrap=shard(2, rank))
-        assert batch["positions"][0] == 8 * 10**12 + 4 * rank
+        np.testing.assert_array_equal(batch["positions"], 8 * 10**12 + 4 * rank + np.arange(4))
 
 
 def test_batches_that_do_not_divide_are_refused() -> None:
@@ -124,18 +111,9 @@ def test_batches_that_do_not_divide_are_refused() -> None:
         training(30, 10, 1, num_shards=4)
 
 
-def test_the_same_seed_gives_the_same_order() -> None:
-    assert_same(training(100, 10, 30, seed=5), training(100, 10, 30, seed=5))
-
-
 @pytest.mark.parametrize("other", [2, 1 + 2**32, 1 + 2**64])
 def test_all_bits_of_the_seed_count(other: int) -> None:
     assert order(training(100, 100, 1, seed=1)) != order(training(100, 100, 1, seed=other))
-
-
-def test_epochs_differ() -> None:
-    epochs = [tuple(order([batch])) for batch in training(100, 100, 5)]
-    assert len(set(epochs)) == 5
 
 
 def test_rows_are_mixed_well() -> None:
@@ -218,11 +196,6 @@ def test_only_the_last_evaluation_batches_have_fewer_rows_or_none(
 ) -> None:
     shards = evaluations(num_rows, 16, num_shards)
     assert [[len(part["positions"]) for part in batches] for batches in shards] == sizes
-
-
-def test_evaluation_is_in_order_and_its_last_batch_smaller() -> None:
-    batches = take(evaluation_dataset(numbered(11), global_batch_size=4), 100)
-    assert [order([batch]) for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10]]
 
 
 def test_evaluation_of_no_rows_is_empty() -> None:

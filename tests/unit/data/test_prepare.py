@@ -50,15 +50,6 @@ def test_statistics_are_those_of_training_rows_alone(table_csv: Path) -> None:
     assert prepare(settings(table_csv), "float64").scaling.to_dict() != after.scaling.to_dict()
 
 
-def test_a_feature_constant_over_the_training_rows_is_told(table_csv: Path) -> None:
-    table_csv.write_text(table_csv.read_text().replace(".5,", ".5,1,").replace("b,", "b,c,"))
-    text = table_csv.read_text().splitlines()
-    text[-1] = text[-1].replace(".5,1,", ".5,2,")  # it varies in the test rows only
-    table_csv.write_text("\n".join(text))
-    with pytest.raises(DataError, match=r"feature 'c' has no usable spread \(from 1 to 1\)"):
-        prepare(settings(table_csv), "float64")
-
-
 DOUBLE = ", or set hyperparameters.model.dtype to float64"
 
 

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -23,13 +21,6 @@ def test_predictions_return_to_original_units() -> None:
     np.testing.assert_allclose(SCALING.unscale_y_mean(SCALING.scale_y(Y)), Y, rtol=1e-12)
     one = np.ones((4, 2))
     np.testing.assert_allclose(SCALING.unscale_y_variance(one), np.tile(Y.var(axis=0), (4, 1)))
-
-
-def test_it_survives_json_exactly() -> None:
-    back = Scaling.from_dict(json.loads(json.dumps(SCALING.to_dict())))
-    for name in ("x_mean", "x_std", "y_mean", "y_std"):
-        np.testing.assert_array_equal(getattr(back, name), getattr(SCALING, name))
-        assert getattr(back, name).dtype == np.float64
 
 
 def test_columns_without_spread_are_told_together() -> None:

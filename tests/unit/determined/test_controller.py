@@ -14,7 +14,6 @@ from determined.layers._workload_sequencer import ShouldExit
 
 from natdgp.determined import controller
 from natdgp.determined.controller import DeepGPController
-from natdgp.training.model import DeepGPModel
 
 RESPONSE: workload.Response = {}
 
@@ -113,12 +112,6 @@ def test_all_ranks_end_where_the_validation_ends_the_trial() -> None:
     stream = _validating(log, exits=True)._validation_first(_stream(log, "RUN_STEP"))
     assert [work.kind.name for work, _ in stream] == ["COMPUTE_VALIDATION_METRICS"]
     assert log.events[-1] == ("broadcast", None)
-
-
-def test_training_figures_are_those_of_all_ranks_already() -> None:
-    logs = {"loss": 1.5}
-    ours = DeepGPModel.__new__(DeepGPModel)
-    assert _controller(model=ours)._allreduce_logs(logs) is logs
 
 
 def _failing_fit(monkeypatch: pytest.MonkeyPatch, message: str) -> DeepGPController:

@@ -16,13 +16,11 @@ from natdgp.data.table import DataError
 from natdgp.determined.context import DeepGPContext
 from natdgp.determined.trial import TASK_KEY, DeepGPTrial
 from natdgp.distributed.reducer import OneProcess
-from natdgp.settings.experiment import read_experiment
 from natdgp.settings.problems import SettingsError
 from natdgp.training import task as task_module
 from natdgp.training.assembly import build_training_model
 from natdgp.training.steppers import Aggregation
-from tests.determined_harness import RecordedTrial
-from tests.integration.conftest import Bench
+from tests.integration.conftest import Bench, Record
 from tests.integration.states import assert_same_figures, variables
 
 
@@ -30,51 +28,53 @@ def _context(config: dict[str, Any]) -> Any:
     return DeepGPContext.from_config(config)
 
 
-def test_all_wrong_hyperparameters_are_one_invalid_hp_and_are_logged(
-    small_experiment: dict[str, Any], caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def invalid(caplog: pytest.LogCaptureFixture) -> Callable[[Callable[[], Any]], str]:
+    """What the InvalidHP that something raises says, and the log too."""
+
+    def message(act: Callable[[], Any]) -> str:
+        with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP) as raised:
+            act()
+        assert raised.value.msg in caplog.text
+        return str(raised.value.msg)
+
+    return message
+
+
+def test_all_wrong_hyperparameters_are_one_invalid_hp(
+    small_experiment: dict[str, Any], invalid: Any
 ) -> None:
     small_experiment["hyperparameters"]["model"]["layers"] = 0
     small_experiment["hyperparameters"]["adam"]["learning_rat"] = 0.1
-    context = _context(small_experiment)
-    with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP) as raised:
-        DeepGPTrial(context)
-    for text in (raised.value.msg, caplog.text):
-        assert "hyperparameters.model.layers: received 0; must be" in text
-        assert "hyperparameters.adam.learning_rat: received 0.1;" in text
-        assert "did you mean learning_rate?" in text
+    text = invalid(lambda: DeepGPTrial(_context(small_experiment)))
+    assert "hyperparameters.model.layers: received 0; must be" in text
+    assert "hyperparameters.adam.learning_rat: received 0.1;" in text
+    assert "did you mean learning_rate?" in text
 
 
-def test_wrong_data_is_no_fault_of_the_hyperparameters(small_experiment: dict[str, Any]) -> None:
-    small_experiment["data"]["sourc"] = small_experiment["data"].pop("source")
-    with pytest.raises(SettingsError, match=r"data\.source: required"):
-        DeepGPTrial(_context(small_experiment))
-
-
-def test_wrong_data_beside_wrong_hyperparameters_tells_of_both(
-    small_experiment: dict[str, Any],
+@pytest.mark.parametrize(
+    ("layers", "problems"),
+    [(2, {"data.source"}), (0, {"data.source", "hyperparameters.model.layers"})],
+    ids=["alone", "beside wrong hyperparameters"],
+)
+def test_wrong_data_is_no_fault_of_the_hyperparameters(
+    small_experiment: dict[str, Any], layers: int, problems: set[str]
 ) -> None:
     small_experiment["data"]["source"] = "cvs"
-    small_experiment["hyperparameters"]["model"]["layers"] = 0
+    small_experiment["hyperparameters"]["model"]["layers"] = layers
     with pytest.raises(SettingsError) as raised:
         DeepGPTrial(_context(small_experiment))
-    assert {problem.path for problem in raised.value.problems} == {
-        "data.source",
-        "hyperparameters.model.layers",
-    }
+    assert {problem.path for problem in raised.value.problems} == problems
 
 
-def test_a_batch_that_slots_cannot_share_is_an_invalid_hp_and_is_logged(
-    small_experiment: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+def test_a_batch_that_slots_cannot_share_is_an_invalid_hp(
+    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, invalid: Any
 ) -> None:
     context = _context(small_experiment)
     monkeypatch.setattr(context, "distributed", SimpleNamespace(size=3, rank=0))
-    with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP) as raised:
-        DeepGPTrial(context)
-    for text in (raised.value.msg, caplog.text):
-        assert "hyperparameters.global_batch_size is 32, which 3 slots cannot share" in text
-        assert "use 30 or 33" in text
+    text = invalid(lambda: DeepGPTrial(context))
+    assert "hyperparameters.global_batch_size is 32, which 3 slots cannot share" in text
+    assert "use 30 or 33" in text
 
 
 def test_several_slots_have_blocks_of_a_batch(
@@ -93,17 +93,9 @@ def test_several_slots_have_blocks_of_a_batch(
     assert validation == [4, 4]  # of 30 rows, the last two batches of 16 have 4, 4, 4, 2
 
 
-@pytest.mark.parametrize(
-    ("rank", "reads"), [(0, True), (1, False)], ids=["the chief", "another rank"]
-)
-def test_the_chief_alone_makes_the_initial_values(
-    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, rank: int, reads: bool
-) -> None:
-    class Rank(OneProcess):
-        def __init__(self) -> None:
-            self.rank = rank
-
-    reducer = Rank()
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the building of a model was given."""
     given: dict[str, Any] = {}
 
     def build(*args: Any, **kwargs: Any) -> Any:
@@ -111,47 +103,46 @@ def test_the_chief_alone_makes_the_initial_values(
         return build_training_model(*args, **kwargs)
 
     monkeypatch.setattr(task_module, "build_training_model", build)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("rank", "reads"), [(0, True), (1, False)], ids=["the chief", "another rank"]
+)
+def test_the_chief_alone_makes_the_initial_values(
+    small_experiment: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, Any],
+    rank: int,
+    reads: bool,
+) -> None:
+    reducer = OneProcess()
+    monkeypatch.setattr(reducer, "rank", rank)
     monkeypatch.setattr(DeepGPContext, "reducer", property(lambda _: reducer))
     model = DeepGPTrial(_context(small_experiment)).build_model()
     assert (given["X"] is not None) is reads
     assert given["reducer"] is model.reducer is reducer
 
 
-def test_one_slot_is_one_process(small_experiment: dict[str, Any]) -> None:
-    model = DeepGPTrial(_context(small_experiment)).build_model()
-    assert isinstance(model.reducer, OneProcess)
-    assert model.aggregated is None
-
-
 @pytest.mark.parametrize("average", [True, False])
 def test_gradients_are_aggregated_as_the_optimizations_say(
-    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch, average: bool
+    small_experiment: dict[str, Any], given: dict[str, Any], average: bool
 ) -> None:
     context = _context(small_experiment)
     context.get_experiment_config()["optimizations"] |= {  # `from_config` has its own
         "aggregation_frequency": 3,
         "average_aggregated_gradients": average,
     }
-    given: dict[str, Any] = {}
-
-    def build(*args: Any, **kwargs: Any) -> Any:
-        given.update(kwargs)
-        return build_training_model(*args, **kwargs)
-
-    monkeypatch.setattr(task_module, "build_training_model", build)
     model = DeepGPTrial(context).build_model()
     assert given["aggregation"] == Aggregation(3, average)
     assert model.aggregated is not None
 
 
 def test_more_inducing_points_than_rows_is_an_invalid_hp(
-    small_experiment: dict[str, Any], caplog: pytest.LogCaptureFixture
+    small_experiment: dict[str, Any], invalid: Any
 ) -> None:
     small_experiment["hyperparameters"]["model"]["inducing_points"] = 241  # 240 rows train
-    trial = DeepGPTrial(_context(small_experiment))
-    with caplog.at_level(logging.ERROR, "natdgp"), pytest.raises(det.InvalidHP, match="241") as hp:
-        trial.build_model()
-    assert hp.value.msg in caplog.text
+    assert "241" in invalid(DeepGPTrial(_context(small_experiment)).build_model)
 
 
 def test_constructing_a_trial_does_no_tensorflow_work_and_reads_no_data(
@@ -187,26 +178,6 @@ def test_data_are_read_once_for_model_and_loaders(
     assert len(reads) == 1
 
 
-def test_training_starts_at_the_step_behind_the_checkpoint(
-    small_experiment: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial = DeepGPTrial(_context(small_experiment))
-    assert next(iter(trial.build_training_data_loader()))["positions"][0] == 0
-    monkeypatch.setattr(trial.context, "get_initial_batch", lambda: 7)
-    assert next(iter(trial.build_training_data_loader()))["positions"][0] == 7 * 32
-
-
-def test_model_is_compiled_with_natural_gradients_first_and_adam_last(
-    small_experiment: dict[str, Any],
-) -> None:
-    small_experiment["hyperparameters"]["natural_gradient"]["layers"] = "all"
-    model = DeepGPTrial(_context(small_experiment)).build_model()
-    assert [float(natural.gamma) for natural in model.natgrad_optimizers] == pytest.approx(
-        [0.01, 0.01], rel=1e-12
-    )
-    assert model.optimizer.name == "Adam"
-
-
 def test_the_saved_task_stands_in_for_the_data(
     small_experiment: dict[str, Any], waves: tuple[Any, Any]
 ) -> None:
@@ -220,27 +191,6 @@ def test_the_saved_task_stands_in_for_the_data(
     assert shell.build_model().deep_gp.f_layers[0].q_mu.shape == (10, 3)
     assert TASK_KEY in config["data"]
     np.testing.assert_allclose(record.scaling.x_mean, waves[0].mean(axis=0), atol=0.2)
-
-
-def test_a_trials_own_callbacks_are_none_but_its_own(small_experiment: dict[str, Any]) -> None:
-    assert DeepGPTrial(_context(small_experiment)).keras_callbacks() == []
-
-
-Record = Callable[..., RecordedTrial]
-
-
-@pytest.fixture
-def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Bench:
-    return Bench(tmp_path, write_experiment)
-
-
-@pytest.fixture
-def record(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Record:
-    def make(config: dict[str, Any], name: str, **kwargs: Any) -> RecordedTrial:
-        experiment = read_experiment(write_experiment(config))
-        return RecordedTrial(experiment, tmp_path / name, **kwargs)
-
-    return make
 
 
 def _one_layer(config: dict[str, Any]) -> None:

@@ -39,11 +39,6 @@ def test_one_batch_is_restored_to_its_shapes_and_type(dtype: Any) -> None:
         np.testing.assert_allclose(found, mean, rtol=2 * float(np.finfo(dtype.as_numpy_dtype).eps))
 
 
-def test_the_vector_holds_sums_and_the_number_of_examples() -> None:
-    vector = packed_sum([tf.constant([1.5, -2.0]), tf.constant(0.25)], tf.constant(4))
-    np.testing.assert_array_equal(vector, [6.0, -8.0, 1.0, 4.0])
-
-
 @pytest.mark.parametrize("sizes", [(12,), (6, 6), (1, 11), (5, 4, 3), (9, 1, 1, 1)])
 def test_batches_of_any_sizes_sum_to_the_whole(sizes: tuple[int, ...]) -> None:
     per_example = _per_example(12)
@@ -56,13 +51,6 @@ def test_batches_of_any_sizes_sum_to_the_whole(sizes: tuple[int, ...]) -> None:
     for found, expected in zip(unpacked_means(tf.add_n(vectors), like), like, strict=True):
         # Sums of 12 numbers of size 1, in another order.
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
-
-
-def test_means_weigh_by_examples() -> None:
-    few, many = [tf.constant([4.0])], [tf.constant([1.0])]
-    total = packed_sum(few, tf.constant(1)) + packed_sum(many, tf.constant(3))
-    (mean,) = unpacked_means(total, few)
-    np.testing.assert_array_equal(mean, [1.75])  # and not 2.5
 
 
 @pytest.mark.parametrize("others", [0.0, 1e300])

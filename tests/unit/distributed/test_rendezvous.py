@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from natdgp.distributed.rendezvous import rendezvous
 
 RANK = """
@@ -42,6 +44,7 @@ def test_ranks_find_each_other() -> None:
     assert _run(0)[0] == TOLD
 
 
+@pytest.mark.slow
 def test_horovods_own_stall_inspector_neither_tells_nor_ends_a_stall_over_gloo() -> None:
     """Its Gloo controller reserves the list of ranks to inspect, whose length stays 0; therefore
     ranks are watched by their heartbeats. Should this fail, Horovod has been mended."""

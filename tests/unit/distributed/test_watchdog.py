@@ -29,19 +29,26 @@ def test_a_rank_that_no_longer_beats_is_named_though_all_stand_still() -> None:
     assert str(stall) == "rank 1 gave no sign of life for 60 s after step 5"
 
 
-def test_the_rank_that_the_others_wait_for_is_named() -> None:
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (
+            [_training(0, 12, 6), _training(0, 11, 5)],
+            "rank 1 made no progress for 60 s after step 5",
+        ),
+        ([_training(0, 11), _training(0, 11)], "ranks 0, 1 made no progress for 60 s after step 5"),
+        (
+            [Reading(0, 11, 6, Phase.WAITING, False), _training(0, 12, 6)],
+            "rank 1 made no progress for 60 s after step 6",
+        ),
+    ],
+    ids=["behind", "equally far", "at work while another is between workloads"],
+)
+def test_the_ranks_that_keep_others_waiting_are_named(shown: list[Reading], told: str) -> None:
     watchdog = Watchdog(LIMIT)
     for now in (0, 60):
-        assert watchdog.look([_training(now, 12, 6), _training(now, 11, 5)], now) is None
-    stall = watchdog.look([_training(61, 12, 6), _training(61, 11, 5)], 61)
-    assert str(stall) == "rank 1 made no progress for 60 s after step 5"
-
-
-def test_ranks_that_are_equally_far_are_named_together() -> None:
-    watchdog = Watchdog(LIMIT)
-    watchdog.look([_training(0, 11), _training(0, 11)], 0)
-    stall = watchdog.look([_training(61, 11), _training(61, 11)], 61)
-    assert str(stall) == "ranks 0, 1 made no progress for 60 s after step 5"
+        assert watchdog.look([replace(one, beats=now) for one in shown], now) is None
+    assert str(watchdog.look([replace(one, beats=61) for one in shown], 61)) == told
 
 
 @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.TRAINING, Phase.VALIDATING])
@@ -102,15 +109,6 @@ def test_a_report_at_the_end_may_take_any_time() -> None:
     watchdog = Watchdog(LIMIT)
     for now in (0, 1000, 10_000):
         assert watchdog.look([Reading(now, 12, 6, Phase.ENDING, first=False)] * 2, now) is None
-
-
-def test_a_rank_at_work_keeps_those_between_workloads_waiting() -> None:
-    watchdog = Watchdog(LIMIT)
-    for now in (0, 60):
-        readings = [Reading(now, 11, 6, Phase.WAITING, False), _training(now, 12, 6)]
-        assert watchdog.look(readings, now) is None
-    stall = watchdog.look([Reading(61, 11, 6, Phase.WAITING, False), _training(61, 12, 6)], 61)
-    assert str(stall) == "rank 1 made no progress for 60 s after step 6"
 
 
 def test_ranks_of_another_machine_are_called_by_their_numbers() -> None:

@@ -14,21 +14,18 @@ from tests.unit.likelihoods.oracles import batch
 def test_a_poisson_is_computed_as_gpflow_does() -> None:
     mean, var, _ = batch()
     Y = np.arange(10.0).reshape(5, 2)
+    given = tf.constant(mean), tf.constant(var), tf.constant(Y)
+    samples = list(zip(mean, var, strict=True))
     poisson = gpflow.likelihoods.Poisson()
     likelihood = likelihood_of(poisson)
     assert type(likelihood) is GPflowLikelihood
-    expected = [
-        poisson.variational_expectations(None, m, v, Y) for m, v in zip(mean, var, strict=True)
-    ]
-    np.testing.assert_allclose(
-        likelihood.expected_log_density(tf.constant(mean), tf.constant(var), tf.constant(Y)),
-        expected,
-    )
-    logs = [poisson.predict_log_density(None, m, v, Y) for m, v in zip(mean, var, strict=True)]
-    found = likelihood.log_density(tf.constant(mean), tf.constant(var), tf.constant(Y))
+    expected = [poisson.variational_expectations(None, m, v, Y) for m, v in samples]
+    np.testing.assert_allclose(likelihood.expected_log_density(*given), expected)
+    logs = [poisson.predict_log_density(None, m, v, Y) for m, v in samples]
+    found = likelihood.log_density(*given)
     np.testing.assert_allclose(found, special.logsumexp(logs, axis=0) - np.log(3))
 
-    scores = likelihood.row_scores(tf.constant(mean), tf.constant(var), tf.constant(Y))
+    scores = likelihood.row_scores(*given)
     means = {name: tf.reduce_mean(score, axis=0) for name, score in scores.items()}
     figures = likelihood.figures_from(means, tf.ones(2, tf.float64))
     rates = np.exp(mean + var / 2).mean(axis=0)

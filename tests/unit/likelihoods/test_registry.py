@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import gpflow
 import numpy as np
 import pytest
@@ -57,16 +54,3 @@ def test_other_likelihoods_are_left_to_gpflow(
     likelihood: gpflow.likelihoods.Likelihood,
 ) -> None:
     assert type(likelihood_of(likelihood)) is GPflowLikelihood
-
-
-def test_settings_are_read_without_tensorflow() -> None:
-    program = (
-        "import sys; from pydantic import TypeAdapter;"
-        "from natdgp.likelihoods.registry import LikelihoodSettings as L;"
-        "TypeAdapter(L).validate_python({'name': 'student_t'});"
-        "print([name for name in ('tensorflow', 'gpflow') if name in sys.modules])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert found.stdout.strip() == "[]"

@@ -12,6 +12,11 @@ from gpflow.kernels import SharedIndependent
 
 from natdgp.models.conditional import BLOCK, marginals, whitened_marginals
 from natdgp.models.kernels import SquaredExponential
+from tests.conftest import FloatArray
+
+
+def _inducing(Z: FloatArray) -> SharedIndependentInducingVariables:
+    return SharedIndependentInducingVariables(InducingPoints(Z))
 
 
 @pytest.mark.parametrize("latent_gps", [1, 3])
@@ -20,20 +25,13 @@ def test_marginals_and_gradients_are_gpflows(num_inducing: int, latent_gps: int)
     generator = np.random.default_rng(num_inducing)
     X = tf.constant(generator.normal(size=(40, 3)))
     kernel = SharedIndependent(gpflow.kernels.Matern52(lengthscales=np.full(3, 0.7)), latent_gps)
-    inducing = SharedIndependentInducingVariables(
-        InducingPoints(generator.normal(size=(num_inducing, 3)))
-    )
+    inducing = _inducing(generator.normal(size=(num_inducing, 3)))
     q_mu = tf.Variable(generator.normal(size=(num_inducing, latent_gps)))
     packed = gpflow.Parameter(
         np.tril(generator.normal(size=(latent_gps, num_inducing, num_inducing))),
         transform=gpflow.utilities.triangular(),
     )
-    variables = [
-        q_mu,
-        packed.unconstrained_variable,
-        *inducing.trainable_variables,
-        *kernel.trainable_variables,
-    ]
+    variables = [q_mu, *(v for one in (packed, inducing, kernel) for v in one.trainable_variables)]
     outcomes = []
     for marginals_of in (
         lambda: whitened_marginals(X, inducing, kernel, q_mu, packed, jitter=1e-6),
@@ -54,7 +52,7 @@ def test_equal_calls_give_equal_gradients() -> None:
     generator = np.random.default_rng(0)
     X, Y = (tf.constant(generator.normal(size=(N, width))) for width in (D, P))
     kernel = SharedIndependent(SquaredExponential(lengthscales=np.full(D, 2.0)), P)
-    inducing = SharedIndependentInducingVariables(InducingPoints(generator.normal(size=(M, D))))
+    inducing = _inducing(generator.normal(size=(M, D)))
     q_mu = tf.Variable(generator.normal(size=(M, P)))
     q_sqrt = tf.Variable(np.tril(generator.normal(size=(P, M, M))))
 
@@ -79,7 +77,7 @@ def test_crowded_inducing_points_leave_a_variance_with_its_derivative(
     M = 200
     X = tf.constant(np.random.default_rng(0).normal(size=(1000, 1)), tf.float32)
     kernel = SharedIndependent(SquaredExponential(variance=2.0, lengthscales=3.0), 1)
-    inducing = SharedIndependentInducingVariables(InducingPoints(np.linspace(-2, 2, M)[:, None]))
+    inducing = _inducing(np.linspace(-2, 2, M)[:, None])
     arguments = X, inducing, kernel, tf.zeros([M, 1]), 1e-5 * tf.eye(M)[None]
     outcomes = []
     for marginals_of in (partial(marginals, whiten=True), whitened_marginals):

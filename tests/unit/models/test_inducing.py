@@ -45,10 +45,16 @@ def test_centres_of_tight_clusters_are_their_means() -> None:
     np.testing.assert_allclose(_sorted(np.round(Z, 9)), _sorted(np.round(expected, 9)), atol=2e-9)
 
 
-def test_as_many_centres_as_distinct_rows_are_those_rows() -> None:
+def test_as_many_centres_as_distinct_rows_are_those_rows_and_more_are_refused() -> None:
     X = np.array([[2.0, 1.0], [0.0, 5.0], [2.0, 1.0], [-3.0, 4.0], [0.0, 5.0]])
     Z = kmeans_inducing_points(X, 3, seed=0)
     np.testing.assert_array_equal(_sorted(Z), [[-3.0, 4.0], [0.0, 5.0], [2.0, 1.0]])
+    message = (
+        r"inducing_points is 7 but the training data have only 3 distinct rows; "
+        r"lower hyperparameters\.model\.inducing_points"
+    )
+    with pytest.raises(TooFewRows, match=message):
+        kmeans_inducing_points(X, 7, seed=0)
 
 
 def test_repeated_rows_do_not_move_the_centres() -> None:
@@ -59,24 +65,10 @@ def test_repeated_rows_do_not_move_the_centres() -> None:
     )
 
 
-def test_too_few_distinct_rows_name_both_numbers_and_the_field() -> None:
-    X = np.repeat(np.arange(3.0)[:, None], 5, axis=0)
-    with pytest.raises(
-        TooFewRows,
-        match=r"inducing_points is 7 but the training data have only 3 distinct rows; "
-        r"lower hyperparameters\.model\.inducing_points",
-    ):
-        kmeans_inducing_points(X, 7, seed=0)
-
-
-def test_rare_rows_that_a_subsample_misses_are_found() -> None:
+def test_rare_rows_that_a_subsample_misses_are_found_and_counted() -> None:
     rare = 1 + np.arange(20.0).reshape(10, 2)
     X = np.concatenate([np.zeros((5000, 2)), rare])
     Z = kmeans_inducing_points(X, 11, seed=0)
     np.testing.assert_array_equal(_sorted(Z), np.concatenate([np.zeros((1, 2)), rare]))
-
-
-def test_too_few_distinct_rows_among_many_are_counted_over_all_rows() -> None:
-    X = np.concatenate([np.zeros((5000, 2)), [[1.0, 2.0], [3.0, 4.0]]])
-    with pytest.raises(TooFewRows, match="have only 3 distinct rows"):
-        kmeans_inducing_points(X, 4, seed=0)
+    with pytest.raises(TooFewRows, match="have only 11 distinct rows"):
+        kmeans_inducing_points(X, 12, seed=0)

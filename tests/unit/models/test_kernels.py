@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.models.kernels import Matern32, Matern52, SquaredExponential, squared_distances
+from natdgp.models.kernels import Matern32, Matern52, SquaredExponential
 
 KERNELS = [
     (SquaredExponential, gpflow.kernels.SquaredExponential),
@@ -43,13 +43,6 @@ def test_values_and_gradients_are_gpflows(
         # Distances cancel to about 1e-15; the square root of a Matern kernel makes that 3e-8 at
         # distance 0, where both are wrong alike but not equally.
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-7 if with_itself else 1e-10)
-
-
-def test_distances_are_squared_euclidean() -> None:
-    generator = np.random.default_rng(1)
-    X, Z = generator.normal(size=(5, 3)), generator.normal(size=(4, 3))
-    expected = np.sum(np.square(X[:, None] - Z[None]), axis=-1)
-    np.testing.assert_allclose(squared_distances(tf.constant(X), tf.constant(Z)), expected)
 
 
 @pytest.mark.parametrize("kind", [ours for ours, _ in KERNELS])

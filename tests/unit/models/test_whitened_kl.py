@@ -28,8 +28,3 @@ def test_value_and_gradients_are_gpflows(M: int, P: int) -> None:
         outcomes.append([value, *tape.gradient(value, [q_mu, packed])])
     for ours, theirs in zip(*outcomes, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
-
-
-def test_zero_where_posterior_is_prior() -> None:
-    q_sqrt = tf.constant(np.tile(np.eye(4), (2, 1, 1)))
-    assert float(whitened_kl(tf.zeros([4, 2], tf.float64), q_sqrt)) == 0

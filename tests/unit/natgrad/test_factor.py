@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from natdgp.natgrad.factor import times_inverse_factor, upper_product
+from natdgp.natgrad.factor import times_inverse_factor
 from tests.unit.natgrad.problems import square_roots, with_eigenvalues
 
 SIZES = [1, 2, 63, 64, 65, 127, 129, 200, 257, 300]
@@ -22,13 +22,6 @@ def test_tensorflows_cholesky_fails_by_nan_and_for_one_matrix_alone(jit_compile:
         assert not np.all(np.isfinite(failed) & (failed > 0))
     if not jit_compile:
         np.testing.assert_array_equal(tf.linalg.cholesky(matrices)[1:, 0, 0], [np.nan, np.nan])
-
-
-@pytest.mark.parametrize("M", SIZES)
-def test_the_product_of_triangles_is_the_product(M: int) -> None:
-    A, L = np.tril(np.random.default_rng(M).normal(size=(2, 3, M, M)))
-    product = np.triu(upper_product(tf.constant(A), tf.constant(L)))
-    np.testing.assert_allclose(product, np.triu(np.transpose(A, (0, 2, 1)) @ L), atol=1e-11)
 
 
 @pytest.mark.parametrize("M", SIZES)

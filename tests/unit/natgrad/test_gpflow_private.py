@@ -6,7 +6,6 @@ import inspect
 from typing import Any
 
 import gpflow
-import gpflux
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -30,11 +29,6 @@ def test_gpflow_and_we_have_the_method_with_the_same_arguments() -> None:
         assert list(inspect.signature(getattr(owner, NAME)).parameters) == ARGUMENTS
 
 
-def test_gpflux_calls_it() -> None:
-    model = gpflux.optimization.NatGradModel
-    assert f"natgrad_optimizer.{NAME}(" in inspect.getsource(model._apply_backwards_pass)
-
-
 def test_gpflow_reads_nothing_else_of_its_optimizer() -> None:
     for xi in (XiNat(), XiSqrtMeanVar()):
         problem = _problem()
@@ -55,9 +49,3 @@ def test_our_class_may_stand_in_the_place_of_gpflows(
     q_mu, q_sqrt = problem.parameters()
     gpflow_step(*problem.packed(), q_mu, q_sqrt, XiNat(), tf.constant(0.3, tf.float64))
     assert not np.array_equal(q_mu.numpy(), problem.q_mu)
-
-
-def test_gpflows_minimize_would_go_through_it() -> None:
-    source = inspect.getsource(gpflow.optimizers.NaturalGradient._natgrad_steps)
-    assert f"self.{NAME}(" in source
-    assert issubclass(NaturalGradient, gpflow.optimizers.NaturalGradient)

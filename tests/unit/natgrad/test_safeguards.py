@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gpflow
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,6 +25,7 @@ from tests.unit.natgrad.problems import (
 
 GUARANTEED = first_valid(guaranteed_natural_step)
 FALLBACK = first_valid(natural_step, correction=guaranteed_natural_step)
+both = pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
 SIZES = [(1, 1000), (2, 1000), (5, 6000), (20, 1600), (40, 400), (70, 60), (150, 12)]
 """(M, P): 10,072 problems, each a latent GP of a batch."""
 
@@ -39,7 +41,7 @@ def _wild_problem(M: int, P: int, seed: int) -> Problem:
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
+@both
 def test_steps_never_raise_and_never_leave_the_gaussians(
     safe: SafeStepFunction, dtype: str
 ) -> None:
@@ -85,36 +87,31 @@ def test_a_guaranteed_step_that_was_changed_is_counted() -> None:
     )
 
 
-def test_gradients_that_are_not_finite_are_refused_without_an_exception() -> None:
+@both
+def test_gradients_that_are_not_finite_are_refused(safe: SafeStepFunction) -> None:
     problem = problem_of(square_roots(0, 2, 70), np.zeros((2, 70, 70)))
     problem.q_sqrt_grad[1, 5, 5] = np.nan
-    for safe in (GUARANTEED, FALLBACK):
-        step = safe(*problem.tensors(), 1.0)
-        np.testing.assert_array_equal(step.refused, [False, True])
-        np.testing.assert_array_equal(step.q_sqrt[1], problem.q_sqrt[1])
+    step = safe(*problem.tensors(), 1.0)
+    np.testing.assert_array_equal(step.refused, [False, True])
+    np.testing.assert_array_equal(step.q_sqrt[1], problem.q_sqrt[1])
 
 
 def test_kl_is_that_of_two_gaussians() -> None:
     old, new = square_roots(0, 3, 12), square_roots(1, 3, 12)
     m_old, m_new = np.random.default_rng(0).normal(size=(2, 12, 3))
-    expected = []
-    for p in range(3):
-        S, S_new = old[p] @ old[p].T, new[p] @ new[p].T
-        d = m_new[:, p] - m_old[:, p]
-        inverse = np.linalg.inv(S)
-        logs = np.linalg.slogdet(S)[1] - np.linalg.slogdet(S_new)[1]
-        expected.append(0.5 * (np.trace(inverse @ S_new) + d @ inverse @ d - 12 + logs))
-    np.testing.assert_allclose(step_kl(m_new, new, m_old, old), expected, rtol=1e-10)
+    of_gpflow = [
+        gpflow.kullback_leiblers.gauss_kl(
+            m_new[:, [p]] - m_old[:, [p]], new[[p]], K=old[p] @ old[p].T
+        )
+        for p in range(3)
+    ]
+    np.testing.assert_allclose(step_kl(m_new, new, m_old, old), of_gpflow, rtol=1e-10)
+    s_new, s_old = np.random.default_rng(1).uniform(0.1, 2, size=(2, 12, 3))
+    whole = step_kl(m_new, tf.linalg.diag(s_new.T), m_old, tf.linalg.diag(s_old.T))
+    np.testing.assert_allclose(step_kl_diag(m_new, s_new, m_old, s_old), whole, rtol=1e-12)
 
 
-def test_kl_of_a_diagonal_q_is_that_of_the_full_one() -> None:
-    m_new, m_old = np.random.default_rng(0).normal(size=(2, 12, 3))
-    new, old = np.random.default_rng(1).uniform(0.1, 2, size=(2, 12, 3))
-    whole = step_kl(m_new, tf.linalg.diag(new.T), m_old, tf.linalg.diag(old.T))
-    np.testing.assert_allclose(step_kl_diag(m_new, new, m_old, old), whole, rtol=1e-12)
-
-
-@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
+@both
 @pytest.mark.parametrize("max_kl", [1e-6, 0.01, 1.0, 30.0])
 @pytest.mark.parametrize("largest", [0.3, 10.0, 1e4])
 def test_the_trust_region_is_met_and_used(
@@ -133,22 +130,6 @@ def test_the_trust_region_is_met_and_used(
     np.testing.assert_array_equal(step.shortened, short)
     assert np.all(kl[short] > 0.5 * CLOSE * max_kl)  # no shorter than it has to be
     np.testing.assert_allclose(step.q_sqrt[~short], free.q_sqrt[~short], atol=1e-13)
-
-
-@pytest.mark.parametrize("safe", [GUARANTEED, FALLBACK], ids=["guaranteed", "fallback"])
-def test_kl_grows_with_the_share_of_gamma_that_a_step_took(safe: SafeStepFunction) -> None:
-    """What the search for a length relies on."""
-    C = with_eigenvalues(0, np.random.default_rng(0).uniform(-20, 10, size=(1, 30)))
-    problem = problem_of(square_roots(0, 1, 30), C)
-    taken = []
-    for gamma in np.geomspace(1e-3, 1, 60):
-        step = safe(*problem.tensors(), gamma)
-        kl = step_kl(step.q_mu, step.q_sqrt, problem.q_mu, problem.q_sqrt)
-        taken.append((gamma * float(step.share[0]), float(kl[0])))
-    lengths, kls = np.transpose(sorted(taken))
-    assert lengths[-1] < 0.1  # beyond that the step is shortened
-    np.testing.assert_array_less(-np.diff(kls), 1e-9 * kls[-1])  # rounding
-    assert kls[0] < 0.01 * kls[-1]
 
 
 def test_the_trust_region_holds_for_a_diagonal_q() -> None:

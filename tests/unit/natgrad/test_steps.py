@@ -66,24 +66,32 @@ DRAWN = {
 }
 
 
-@settings(max_examples=60)
+@pytest.mark.parametrize(
+    ("function", "xi"), [(natural_step, XiNat()), (mean_sqrt_step, XiSqrtMeanVar())]
+)
+@settings(max_examples=50)
 @given(**DRAWN)
-def test_the_natural_step_is_gpflows(
-    M: int, P: int, log_condition: float, gamma: float, seed: int
+def test_a_step_is_gpflows(
+    function: Callable[..., Step],
+    xi: XiTransform,
+    M: int,
+    P: int,
+    log_condition: float,
+    gamma: float,
+    seed: int,
 ) -> None:
     problem = _valid_problem(M, P, log_condition, gamma, seed)
-    step = natural_step(*problem.tensors(), gamma)
-    expected = _gpflow(problem, gamma, XiNat())
+    step = function(*problem.tensors(), gamma)
+    expected = _gpflow(problem, gamma, xi)
     assert bool(tf.reduce_all(step.valid))
     assert relative_error(step.q_mu, problem.q_mu) > 1e-9  # it moved
     # GPflow factorises S = L L', whose condition number is that of L squared: that, and not the
     # step, is what the second term allows for; the next test shows on which side the error is.
     tolerance = 1e-10 + 100 * M * EPSILON * 100**log_condition
+    if function is natural_step and log_condition < 1.5:
+        tolerance = 1e-10
     assert relative_error(step.q_mu, expected[0]) < tolerance
     assert relative_error(step.q_sqrt, expected[1]) < tolerance
-    if log_condition < 1.5:
-        assert relative_error(step.q_mu, expected[0]) < 1e-10
-        assert relative_error(step.q_sqrt, expected[1]) < 1e-10
 
 
 @settings(max_examples=25)
@@ -103,19 +111,6 @@ def test_at_a_condition_number_of_a_million_gpflow_is_the_one_that_errs() -> Non
     m_new, _ = exact_step(problem, 0.3)
     assert relative_error(_gpflow(problem, 0.3, XiNat())[0], m_new) > 1e-7
     assert relative_error(natural_step(*problem.tensors(), 0.3).q_mu, m_new) < 1e-11
-
-
-@settings(max_examples=40)
-@given(**DRAWN)
-def test_the_mean_sqrt_step_is_gpflows(
-    M: int, P: int, log_condition: float, gamma: float, seed: int
-) -> None:
-    problem = _valid_problem(M, P, log_condition, gamma, seed)
-    step = mean_sqrt_step(*problem.tensors(), gamma)
-    expected = _gpflow(problem, gamma, XiSqrtMeanVar())
-    tolerance = 1e-10 + 100 * M * EPSILON * 100**log_condition  # GPflow's, as above
-    assert relative_error(step.q_mu, expected[0]) < tolerance
-    assert relative_error(step.q_sqrt, expected[1]) < tolerance
 
 
 @settings(max_examples=40)
@@ -246,75 +241,44 @@ def test_diagonal_steps_are_the_full_ones_on_diagonal_problems(
 
 
 def test_diagonal_steps_refuse_what_leaves_the_gaussians() -> None:
-    s, s_grad = np.ones((2, 2)), np.array([[-3.0, 1.0], [1.0, 1.0]])
-    arguments = [tf.constant(a) for a in (s, s, s, s_grad)]
-    step = natural_step_diag(*arguments, 1.0)
+    s, s_grad = tf.ones((2, 2), tf.float64), tf.constant([[-3.0, 1.0], [1.0, 1.0]], tf.float64)
+    step = natural_step_diag(s, s, s, s_grad, 1.0)
     np.testing.assert_array_equal(step.valid, [False, True])
     np.testing.assert_array_equal(step.q_sqrt[:, 0], s[:, 0])
-    assert bool(tf.reduce_all(guaranteed_natural_step_diag(*arguments, 1e3).valid))
-    np.testing.assert_array_equal(
-        mean_sqrt_step_diag(*arguments[:3], tf.constant(-s_grad), 1.0).valid, [False, True]
-    )
+    assert bool(tf.reduce_all(guaranteed_natural_step_diag(s, s, s, s_grad, 1e3).valid))
+    np.testing.assert_array_equal(mean_sqrt_step_diag(s, s, s, -s_grad, 1.0).valid, [False, True])
 
 
 @pytest.mark.parametrize("function", FULL)
 @pytest.mark.parametrize("M", [1, 33, 70])
 def test_eager_traced_dynamic_and_compiled_agree(function: Callable[..., Step], M: int) -> None:
     eigenvalues = np.random.default_rng(0).uniform(-0.5, 3, size=(3, M))
+    eigenvalues[1, 0] = -1.8  # and with gamma 0.9 still below -1
     problem = problem_of(square_roots(0, 3, M), with_eigenvalues(0, eigenvalues))
     arguments = [*problem.tensors(), tf.constant(0.9, tf.float64)]
     dynamic = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arguments]
     eager = function(*arguments)
-    assert bool(tf.reduce_all(eager.valid))
+    np.testing.assert_array_equal(eager.valid, [True, function is not natural_step, True])
     # XLA iterates for eigenvalues to some 1e-7, which is how exactly a step is shortened.
     loose = 1e-5 if function is guaranteed_natural_step else 1e-9
-    for traced, tolerance in (
-        (tf.function(function), 1e-9),
-        (tf.function(function, input_signature=dynamic), 1e-9),
-        (tf.function(function, jit_compile=True), loose),
+    for options, tolerance in (
+        ({}, 1e-9),
+        ({"input_signature": dynamic}, 1e-9),
+        ({"jit_compile": True}, loose),
     ):
-        step = traced(*arguments)
+        step = tf.function(function, **options)(*arguments)
         np.testing.assert_allclose(step.q_mu, eager.q_mu, rtol=tolerance, atol=0.1 * tolerance)
         np.testing.assert_allclose(step.q_sqrt, eager.q_sqrt, rtol=tolerance, atol=0.1 * tolerance)
         np.testing.assert_array_equal(step.valid, eager.valid)
 
 
-def test_definiteness_is_decided_under_xla_and_with_dynamic_shapes_too() -> None:
-    eigenvalues = np.random.default_rng(0).uniform(-0.5, 3, size=(3, 40))
-    eigenvalues[1, 3] = -1.5
-    problem = problem_of(square_roots(0, 3, 40), with_eigenvalues(0, eigenvalues))
-    arguments = [*problem.tensors(), tf.constant(1.0, tf.float64)]
-    dynamic = [tf.TensorSpec([None] * a.shape.rank, a.dtype) for a in arguments]
-    for options in ({"jit_compile": True}, {"input_signature": dynamic}):
-        step = tf.function(natural_step, **options)(*arguments)
-        np.testing.assert_array_equal(step.valid, [True, False, True])
-        assert bool(tf.reduce_all(tf.math.is_finite(step.q_sqrt)))
-
-
-def test_gamma_may_differ_between_latent_gps() -> None:
+def test_gamma_may_differ_between_latent_gps_and_a_python_number_keeps_its_digits() -> None:
     problem = _valid_problem(20, 3, 1.0, 1.0, seed=0)
-    together = natural_step(*problem.tensors(), tf.constant([0.1, 0.5, 1.0], tf.float64))
-    for p, gamma in enumerate([0.1, 0.5, 1.0]):
+    gammas = [0.1, 0.3, 1.0]
+    together = natural_step(*problem.tensors(), tf.constant(gammas, tf.float64))
+    for p, gamma in enumerate(gammas):
         alone = natural_step(*problem.tensors(), gamma)
         np.testing.assert_allclose(together.q_sqrt[p], alone.q_sqrt[p], rtol=1e-12, atol=1e-14)
-
-
-def test_a_python_gamma_keeps_its_digits() -> None:
-    problem = _valid_problem(20, 1, 1.0, 1.0, seed=0)
-    number = natural_step(*problem.tensors(), 0.3)
-    tensor = natural_step(*problem.tensors(), tf.constant(0.3, tf.float64))
-    np.testing.assert_array_equal(number.q_sqrt, tensor.q_sqrt)
-
-
-def test_averaging_gradients_is_averaging_data() -> None:
-    """At fixed (m, L) the step depends on the gradient alone: second law of the design."""
-    one = _valid_problem(12, 2, 1.0, 1.0, seed=0)
-    grads = [_valid_problem(12, 2, 1.0, 1.0, seed=s)[2:] for s in (1, 2)]
-    mean = [0.5 * (a + b) for a, b in zip(*grads, strict=True)]
-    m_grad, L_grad = (tf.add_n([tf.constant(g) for g in gs]) / 2 for gs in zip(*grads, strict=True))
-    left = natural_step(one.q_mu, one.q_sqrt, m_grad, L_grad, 0.1)
-    right = natural_step(one.q_mu, one.q_sqrt, *mean, 0.1)
-    np.testing.assert_allclose(left.q_sqrt, right.q_sqrt, rtol=1e-12)
 
 
 def test_a_wrong_shape_is_named() -> None:

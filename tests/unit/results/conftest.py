@@ -5,6 +5,10 @@ from collections.abc import Iterator
 import pytest
 import tensorflow as tf
 
+from tests.integration.conftest import bench
+
+__all__ = ["bench", "eager"]
+
 
 @pytest.fixture
 def eager() -> Iterator[None]:

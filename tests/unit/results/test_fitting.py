@@ -27,11 +27,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Even though the `tf.config"),
 ]
 
+Rows = tuple[FloatArray, FloatArray]
 SHALLOW: Any = {"layers": 1, "inducing_points": 8}
 
 
 @pytest.fixture
-def rows(waves: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
+def rows(waves: Rows) -> Rows:
     X, Y = waves
     return X[:60], 10 * Y[:60, 0] + 3
 
@@ -56,7 +57,7 @@ class _Nobody:
         return False
 
 
-def test_it_learns(rows: tuple[FloatArray, FloatArray]) -> None:
+def test_it_learns(rows: Rows) -> None:
     X, y = rows
     gamma = {"gamma": 1.0}  # one step is the best there is for the first hyperparameters
     model = _fit(rows, natural_gradient=gamma, model={"layers": 1, "inducing_points": 40})
@@ -64,7 +65,7 @@ def test_it_learns(rows: tuple[FloatArray, FloatArray]) -> None:
     assert [one["step"] for one in model.history] == [1, 2, 3, 4]
 
 
-def test_its_parameters_are_those_of_the_engines_loop(rows: tuple[FloatArray, FloatArray]) -> None:
+def test_its_parameters_are_those_of_the_engines_loop(rows: Rows) -> None:
     model = _fit(rows, seed=3)
     assert min(model.history, key=lambda one: one["val_nlpd"])["step"] == 4, "the best is the last"
     task = Task(model.record.settings, seed=3, table=as_table(rows))
@@ -74,7 +75,7 @@ def test_its_parameters_are_those_of_the_engines_loop(rows: tuple[FloatArray, Fl
     _assert_equal(model, TrainedModel(engine, model.record))
 
 
-def test_equal_calls_give_equal_bits(rows: tuple[FloatArray, FloatArray]) -> None:
+def test_equal_calls_give_equal_bits(rows: Rows) -> None:
     tf.config.run_functions_eagerly(False)  # as users run it
     deep = {"layers": 2, "inducing_points": 8}
     one, again = (_fit(rows, model=deep, steps=20) for _ in range(2))
@@ -83,7 +84,7 @@ def test_equal_calls_give_equal_bits(rows: tuple[FloatArray, FloatArray]) -> Non
 
 
 def test_the_parameters_of_the_best_validation_are_kept_and_training_stops(
-    rows: tuple[FloatArray, FloatArray],
+    rows: Rows,
 ) -> None:
     X, y = rows
     upside_down = (X, 6 - y)  # the better the model, the worse it predicts these
@@ -100,7 +101,7 @@ def test_the_parameters_of_the_best_validation_are_kept_and_training_stops(
     )
 
 
-def test_all_rows_may_train_and_the_bound_judges(rows: tuple[FloatArray, FloatArray]) -> None:
+def test_all_rows_may_train_and_the_bound_judges(rows: Rows) -> None:
     model = _fit(rows, validation=None)
     early = model.record.settings.early_stopping
     assert model.record.task.num_data == 60
@@ -122,7 +123,7 @@ def test_all_rows_may_train_and_the_bound_judges(rows: tuple[FloatArray, FloatAr
     ],
 )
 def test_rows_are_held_out_by_share_or_given(
-    rows: tuple[FloatArray, FloatArray], validation: Any, test: Any, num_data: int
+    rows: Rows, validation: Any, test: Any, num_data: int
 ) -> None:
     X, y = rows
     table = pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": y})
@@ -136,9 +137,7 @@ def test_rows_are_held_out_by_share_or_given(
         assert model.test_figures == model.evaluate(others)
 
 
-def test_a_file_is_divided_as_an_experiment_file_divides_it(
-    rows: tuple[FloatArray, FloatArray], tmp_path: Path
-) -> None:
+def test_a_file_is_divided_as_an_experiment_file_divides_it(rows: Rows, tmp_path: Path) -> None:
     X, y = rows
     path = tmp_path / "rows.csv"
     pd.DataFrame({"a": X[:, 0], "b": X[:, 1], "y": y}).to_csv(path, index=False)
@@ -147,9 +146,7 @@ def test_a_file_is_divided_as_an_experiment_file_divides_it(
     assert again.record.fingerprint == model.record.task.fingerprint
 
 
-def test_a_folder_keeps_the_validations_and_the_best_so_far(
-    rows: tuple[FloatArray, FloatArray], tmp_path: Path
-) -> None:
+def test_a_folder_keeps_the_validations_and_the_best_so_far(rows: Rows, tmp_path: Path) -> None:
     model = _fit(rows, out=tmp_path / "run")
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == model.history
@@ -160,7 +157,7 @@ def test_a_folder_keeps_the_validations_and_the_best_so_far(
 
 
 def test_an_interrupt_gives_the_best_so_far_or_is_passed_on(
-    rows: tuple[FloatArray, FloatArray], monkeypatch: pytest.MonkeyPatch
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(after: int) -> None:
         def training(self: Any, step: int, metrics: Metrics) -> None:
@@ -183,7 +180,7 @@ def test_an_interrupt_gives_the_best_so_far_or_is_passed_on(
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_it_says_how_far_it_is_if_asked(
-    rows: tuple[FloatArray, FloatArray], progress: bool, capfd: pytest.CaptureFixture[str]
+    rows: Rows, progress: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     _fit(rows, progress=progress)
     out, err = capfd.readouterr()
@@ -191,7 +188,7 @@ def test_it_says_how_far_it_is_if_asked(
     assert ("4/4" in err and "val_nlpd" in err) if progress else err == ""
 
 
-def test_what_the_rows_allow_is_chosen(rows: tuple[FloatArray, FloatArray]) -> None:
+def test_what_the_rows_allow_is_chosen(rows: Rows) -> None:
     X, y = rows
     few = (np.round(X[:, :1]), y)
     distinct = len(np.unique(few[0]))
@@ -214,12 +211,7 @@ def test_what_the_rows_allow_is_chosen(rows: tuple[FloatArray, FloatArray]) -> N
     ],
 )
 def test_what_cannot_be_is_told(
-    rows: tuple[FloatArray, FloatArray], given: Any, error: type[Exception], message: str
+    rows: Rows, given: Any, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         _fit(rows, **given)
-
-
-def test_a_feature_that_does_not_vary_is_refused(rows: tuple[FloatArray, FloatArray]) -> None:
-    with pytest.raises(DataError, match="'x3' has no usable spread"):
-        _fit((np.column_stack([rows[0], np.ones(60)]), rows[1]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,6 @@ def config() -> dict[str, Any]:
     config["data"] = {"source": "csv", "path": str(data), "target": ["y"]}
     config["searcher"]["max_length"] = {"batches": BEGUN + 4}
     return config
-
-
-@pytest.fixture
-def bench(tmp_path: Path, write_experiment: Callable[[dict[str, Any]], Path]) -> Bench:
-    return Bench(tmp_path, write_experiment)
 
 
 @pytest.mark.parametrize("number", range(2, FORMAT + 1))

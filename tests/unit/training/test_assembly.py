@@ -12,11 +12,10 @@ from natdgp.models.builder import TaskShape
 from natdgp.models.inducing import TooFewRows
 from natdgp.models.model_settings import ModelSettings
 from natdgp.natgrad.natgrad_settings import NaturalGradientSettings
-from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.settings.schema import Settings
 from natdgp.training.assembly import build_optimizers, build_training_model
 from natdgp.training.model import DeepGPModel
-from natdgp.training.training_settings import AdamSettings, EvaluationSettings
+from natdgp.training.training_settings import AdamSettings
 from tests.conftest import FloatArray
 from tests.unit.training.ranks import together
 
@@ -25,12 +24,12 @@ SHAPE = TaskShape(N, 3, 1)
 Y_STD = np.array([2.0])
 
 
-def _settings(model: dict[str, Any] | None = None, **groups: Any) -> Settings:
+def _settings(model: dict[str, Any] | None = None, natural: Any = None, **groups: Any) -> Settings:
     return Settings(
         global_batch_size=10,
         data=TableSettings(source="csv", path="rows.csv", target=("y",)),
         model=ModelSettings(**{"layers": 2, "inducing_points": 4, **(model or {})}),
-        evaluation=EvaluationSettings(num_samples=2, batch_size=6),
+        natural_gradient=NaturalGradientSettings(**{"layers": "all", **(natural or {})}),
         **groups,
     )
 
@@ -46,17 +45,22 @@ def _build(settings: Settings, X: Any = None, **others: Any) -> DeepGPModel:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "indices"), [("all", [0, 1, 2]), ("last", [2]), ("none", []), ((0, 2), [0, 2])]
+    ("chosen", "indices", "kinds"),
+    [
+        ("all", [0, 1, 2], ["guaranteed", "guaranteed", "fallback"]),
+        ("last", [2], ["fallback"]),
+        ("none", [], []),
+        ((0, 2), [0, 2], ["guaranteed", "fallback"]),
+    ],
 )
 def test_layers_with_natural_gradients_are_those_of_the_settings(
-    chosen: Any, indices: list[int]
+    chosen: Any, indices: list[int], kinds: list[str]
 ) -> None:
-    settings = _settings({"layers": 3}, natural_gradient=NaturalGradientSettings(layers=chosen))
-    model = _build(settings)
-    layers = model.deep_gp.f_layers
-    assert model.natgrad_layers == [layers[index] for index in indices]
-    assert len(model.natgrad_optimizers) == len(indices)
-    assert all(isinstance(one, NaturalGradient) for one in model.natgrad_optimizers)
+    model = _build(_settings({"layers": 3}, {"layers": chosen}))
+    assert model.natgrad_layers == [model.deep_gp.f_layers[index] for index in indices]
+    # By default inner layers take the guaranteed step.
+    assert [one.positive_definite for one in model.natgrad_optimizers] == kinds
+    assert all(one.max_kl is None for one in model.natgrad_optimizers)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -100,54 +104,37 @@ def test_too_few_rows_are_told_on_all_ranks() -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_gamma_starts_as_a_variable_at_its_schedules_first_value(dtype: Any) -> None:
-    ramp = NaturalGradientSettings(layers="all", gamma=0.1, gamma_initial=0.001, ramp_steps=5)
-    model = _build(_settings({"dtype": dtype}, natural_gradient=ramp))
-    gammas = [optimizer.gamma for optimizer in model.natgrad_optimizers]
-    assert gammas[0] is not gammas[1]
-    for gamma in gammas:
+    ramp = {"gamma": 0.1, "gamma_initial": 0.001, "ramp_steps": 5}
+    model = _build(_settings({"dtype": dtype}, ramp))
+    first, second = (optimizer.gamma for optimizer in model.natgrad_optimizers)
+    assert first is not second
+    for gamma in (first, second):
         assert gamma.dtype.name == dtype
         assert not gamma.trainable
         assert float(gamma) == pytest.approx(0.001, rel=1e-6)  # float32
 
 
-def test_every_layer_may_have_a_step_length_of_its_own() -> None:
-    model = _build(_settings(natural_gradient={"layers": "all", "gamma": [0.2, 1.0]}))
-    assert [float(one.gamma) for one in model.natgrad_optimizers] == [0.2, 1.0]
-
-
-def test_the_safeguards_are_those_of_the_settings() -> None:
-    chosen = NaturalGradientSettings(layers="all", positive_definite="guaranteed", max_kl=2.5)
-    for optimizer in _build(_settings(natural_gradient=chosen)).natgrad_optimizers:
-        assert optimizer.positive_definite == "guaranteed"
-        assert optimizer.max_kl == 2.5
-
-
-def test_by_default_inner_layers_take_the_guaranteed_step() -> None:
-    every = NaturalGradientSettings(layers="all")
-    optimizers = _build(_settings({"layers": 3}, natural_gradient=every)).natgrad_optimizers
-    kinds = [optimizer.positive_definite for optimizer in optimizers]
-    assert kinds == ["guaranteed", "guaranteed", "fallback"]
-    assert all(optimizer.max_kl is None for optimizer in optimizers)
-    last = NaturalGradientSettings(layers="last")
-    (optimizer,) = _build(_settings({"layers": 3}, natural_gradient=last)).natgrad_optimizers
-    assert optimizer.positive_definite == "fallback"
+def test_step_lengths_and_safeguards_are_those_of_the_settings() -> None:
+    chosen = {"gamma": [0.2, 1.0], "positive_definite": "guaranteed", "max_kl": 2.5}
+    optimizers = _build(_settings(natural=chosen)).natgrad_optimizers
+    assert [float(one.gamma) for one in optimizers] == [0.2, 1.0]
+    for optimizer in optimizers:
+        assert (optimizer.positive_definite, optimizer.max_kl) == ("guaranteed", 2.5)
 
 
 def test_adams_state_exists_before_the_first_step() -> None:
     model = _build(_settings(adam=AdamSettings(learning_rate=0.03)))
-    adam = model.optimizer
-    others = model.other_variables()
+    adam, X = model.optimizer, _rows()
     # The number of its steps, and two moments for each variable.
-    assert len(adam.variables) == 1 + 2 * len(others)
+    count = 1 + 2 * len(model.other_variables())
+    assert len(adam.variables) == count
     assert float(adam.learning_rate) == pytest.approx(0.03, rel=1e-6)  # a float32 in Keras
-    count = len(adam.variables)
-    X = _rows()
     model.train_step({"inputs": X, "targets": np.sin(X[:, :1])})
     assert len(adam.variables) == count
 
 
 def test_determineds_wrapper_sees_adam_alone_and_what_it_returns_is_used() -> None:
-    settings = _settings(natural_gradient=NaturalGradientSettings(layers="all"))
+    settings = _settings()
     model = build_training_model(settings, SHAPE, Y_STD, seed=5)
     wrapped = tf.keras.optimizers.Adam(0.5)
     seen: list[tf.keras.optimizers.Optimizer] = []

@@ -17,6 +17,7 @@ from natdgp.training.callbacks import (
     DriftCheck,
     EarlyStopping,
     ReduceLROnPlateau,
+    StepLengthSchedule,
     build_callbacks,
     load_states,
     states_of,
@@ -25,8 +26,10 @@ from natdgp.training.training_settings import EarlyStoppingSettings, PlateauSett
 from tests.unit.training.small_models import batch_of, small_model
 
 
-def _settings(**groups: Any) -> Settings:
-    return Settings.read({"global_batch_size": 8, **groups}, {"source": "flights"})
+def _callbacks(**groups: Any) -> list[Any]:
+    """Those that settings ask for."""
+    settings = Settings.read({"global_batch_size": 8, **groups}, {"source": "flights"})
+    return list(build_callbacks(settings, None))
 
 
 class Model:
@@ -76,11 +79,8 @@ def test_training_stops_after_validations_without_improvement(
 def test_memories_are_plain_values_and_go_on() -> None:
     def make() -> list[Any]:
         plateau = ReduceLROnPlateau(PlateauSettings(patience=3))
-        return [
-            tf.keras.callbacks.Callback(),
-            plateau,
-            EarlyStopping(EarlyStoppingSettings(patience=3)),
-        ]
+        stopping = EarlyStopping(EarlyStoppingSettings(patience=3))
+        return [tf.keras.callbacks.Callback(), plateau, stopping]
 
     straight, first, second = make(), make(), make()
     figures = [1.0, 1.1, 1.2, 1.3, 0.5, 0.6]
@@ -96,52 +96,36 @@ def test_memories_are_plain_values_and_go_on() -> None:
 
 
 def test_schedules_set_what_the_step_says_before_the_step() -> None:
-    settings = _settings(
-        natural_gradient={
-            "layers": "all",
-            "gamma": [0.1, 0.4],
-            "gamma_initial": 0.001,
-            "ramp_steps": 2,
-        },
+    ramp = {"gamma": [0.1, 0.4], "gamma_initial": 0.001, "ramp_steps": 2}
+    model = small_model()
+    schedule, _ = _callbacks(
+        natural_gradient={"layers": "all", **ramp},
         adam={"schedule": {"name": "exponential", "decay_rate": 0.25, "decay_steps": 2}},
     )
-    model = small_model()
-    schedule, _ = build_callbacks(settings, None)
     schedule.set_model(model)
-    found = []
-    for step in (0, 1, 2, 1000):
+    for step, lengths in (
+        (0, (0.001, 0.001, 0.01)),
+        (1, (0.01, 0.02, 0.005)),
+        (2, (0.1, 0.4, 0.0025)),
+        (1000, (0.1, 0.4, 0.0)),
+    ):
         model.step.assign(step)
         schedule.on_train_batch_begin(0)
         gammas = [float(one.gamma) for one in model.natgrad_optimizers]
-        found.append((*gammas, float(model.optimizer.learning_rate)))
-    assert found[0] == pytest.approx((0.001, 0.001, 0.01), rel=1e-6)  # float32 in Keras
-    assert found[1] == pytest.approx((0.01, 0.02, 0.005), rel=1e-6)
-    assert found[2] == pytest.approx((0.1, 0.4, 0.0025), rel=1e-6)
-    assert found[3][:2] == (0.1, 0.4)
+        found = (*gammas, float(model.optimizer.learning_rate))
+        assert found == pytest.approx(lengths, rel=1e-6)  # float32 in Keras
     assert float(model.train_step(batch_of())["gamma"]) == 0.4
 
 
-def test_what_does_not_move_is_left_alone() -> None:
+def test_what_does_not_move_is_left_alone_and_a_rate_too_large_for_its_type_is_infinite() -> None:
     model = small_model()
-    schedule, _ = build_callbacks(_settings(), None)
-    schedule.set_model(model)
     model.optimizer.learning_rate.assign(0.5)
-    schedule.on_train_batch_begin(0)
-    assert float(model.optimizer.learning_rate) == 0.5
-
-
-def test_a_rate_too_large_for_its_type_becomes_infinite_in_silence() -> None:
-    settings = _settings(
-        adam={
-            "learning_rate": 1e39,
-            "schedule": {"name": "cosine", "decay_steps": 10},
-        }
-    )
-    model = small_model()
-    schedule, _ = build_callbacks(settings, None)
-    schedule.set_model(model)
-    schedule.on_train_batch_begin(0)
-    assert np.isinf(float(model.optimizer.learning_rate))
+    cosine = {"learning_rate": 1e39, "schedule": {"name": "cosine", "decay_steps": 10}}
+    for adam, rate in (({}, 0.5), (cosine, np.inf)):
+        schedule, _ = _callbacks(adam=adam)
+        schedule.set_model(model)
+        schedule.on_train_batch_begin(0)
+        assert float(model.optimizer.learning_rate) == rate
 
 
 def test_ranks_are_compared_every_hundred_steps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,11 +142,6 @@ def test_ranks_are_compared_every_hundred_steps(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_callbacks_are_those_that_the_settings_ask_for() -> None:
-    def kinds(**groups: Any) -> list[str]:
-        return [type(one).__name__ for one in build_callbacks(_settings(**groups), None)]
-
-    assert kinds() == ["StepLengthSchedule", "DriftCheck"]
-    assert kinds(reduce_lr_on_plateau={}, early_stopping={})[2:] == [
-        "ReduceLROnPlateau",
-        "EarlyStopping",
-    ]
+    kinds = [type(one) for one in _callbacks(reduce_lr_on_plateau={}, early_stopping={})]
+    assert kinds == [StepLengthSchedule, DriftCheck, ReduceLROnPlateau, EarlyStopping]
+    assert [type(one) for one in _callbacks()] == kinds[:2]

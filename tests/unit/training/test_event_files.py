@@ -23,13 +23,18 @@ def _scalars(file: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def test_scalars_are_written_where_the_context_says(tmp_path: Path) -> None:
+def test_scalars_are_on_disk_once_flushed_or_closed_and_no_file_for_none(tmp_path: Path) -> None:
     writer = EventFiles(tmp_path / "tensorboard")
+    writer.flush()
+    writer.close()
+    assert not list(tmp_path.iterdir())
     writer.add_scalar("loss", 1.5, 3)
     writer.add_scalar("val_nlpd", np.float64(0.25), 3)
+    writer.flush()
+    (file,) = _files(tmp_path / "tensorboard")
+    assert _scalars(file) == [("loss", 3, 1.5), ("val_nlpd", 3, 0.25)]
     writer.add_scalar("batches", 7, 4)
     writer.close()
-    (file,) = _files(tmp_path / "tensorboard")
     assert _scalars(file) == [("loss", 3, 1.5), ("val_nlpd", 3, 0.25), ("batches", 4, 7.0)]
 
 
@@ -40,14 +45,6 @@ def test_what_no_float32_can_hold_is_left_out(tmp_path: Path) -> None:
     writer.close()
     (file,) = _files(tmp_path)
     assert [step for _, step, _ in _scalars(file)] == [0]
-
-
-def test_flushed_scalars_are_on_disk_before_the_end(tmp_path: Path) -> None:
-    writer = EventFiles(tmp_path)
-    writer.add_scalar("loss", 1.5, 3)
-    writer.flush()
-    (file,) = _files(tmp_path)
-    assert _scalars(file) == [("loss", 3, 1.5)]
 
 
 def test_a_file_is_final_after_a_reset(tmp_path: Path) -> None:
@@ -61,10 +58,3 @@ def test_a_file_is_final_after_a_reset(tmp_path: Path) -> None:
     assert first.read_bytes() == before
     (second,) = set(_files(tmp_path)) - {first}
     assert _scalars(second) == [("loss", 2, 2.0)]
-
-
-def test_no_file_is_made_for_nothing(tmp_path: Path) -> None:
-    writer = EventFiles(tmp_path)
-    writer.flush()
-    writer.close()
-    assert not list(tmp_path.iterdir())

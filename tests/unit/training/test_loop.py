@@ -109,6 +109,11 @@ ORDERS: dict[str, tuple[dict[str, Any], str]] = {
         {"save_every": 6, "validate_every": 4, "save_policy": "none"},
         "train 4, validate 4, train 6, save 6, train 8, validate 8, train 10, save 10, validate 10",
     ),
+    "validations, the largest saved": (
+        {"validate_every": 3, "smaller_is_better": False},
+        "train 3, validate 3, save 3, train 6, validate 6, save 6, train 9, validate 9, train 10, "
+        "save 10, validate 10",
+    ),
     "a validation first": (
         {"validates_first": True, "length": 4},
         "validate 0, train 4, save 4, validate 4",
@@ -118,22 +123,15 @@ ORDERS: dict[str, tuple[dict[str, Any], str]] = {
         "train 4, train 5, validate 5, save 5",
     ),
 }
-FIGURES = {3: 0.5, 6: 0.7, 9: 0.4}
 
 
 @pytest.mark.parametrize("name", ORDERS)
 def test_the_order_is_that_of_determineds_sequencer(name: str) -> None:
     plan, expected = ORDERS[name]
     driver = Notes()
-    ending = _loop(driver, StandIn(FIGURES), **plan).run()
+    ending = _loop(driver, StandIn({3: 0.5, 6: 0.7, 9: 0.4}), **plan).run()
     assert ", ".join(driver.heard) == expected
     assert ending == Ending(plan.get("length", 10), "completed")
-
-
-def test_larger_may_be_better() -> None:
-    driver = Notes()
-    _loop(driver, StandIn(FIGURES), validate_every=3, smaller_is_better=False).run()
-    assert [one for one in driver.heard if "save" in one] == ["save 3", "save 6", "save 10"]
 
 
 def test_reports_hold_the_last_steps_figures_and_where_they_stand() -> None:
@@ -170,24 +168,10 @@ def test_an_interrupted_run_goes_on_where_it_stood(end_at: int, first: str, then
     assert again.metrics.get("train 6", {"loss": 5.0})["loss"] == 5.0
 
 
-def test_a_run_that_is_over_has_nothing_left_to_do() -> None:
-    driver, again = Notes(), Notes()
-    _loop(driver, validate_every=5).run()
-    loop = _loop(again, validate_every=5)
-    loop.restore(driver.saved[10])
-    assert loop.run() == Ending(10, "completed")
-    assert again.heard == []
-
-
 SETTINGS = Settings.read(
     {
         "global_batch_size": B,
-        "natural_gradient": {
-            "layers": "all",
-            "gamma": 0.2,
-            "gamma_initial": 0.01,
-            "ramp_steps": 8,
-        },
+        "natural_gradient": {"layers": "all", "gamma": 0.2, "gamma_initial": 0.01, "ramp_steps": 8},
         "reduce_lr_on_plateau": {"patience": 1, "factor": 0.5, "min_delta": 9.0},
         "early_stopping": {"patience": 5, "min_delta": 9.0},
     },
@@ -228,9 +212,11 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path: Path) -> None:
     assert {name: both[name] for name in driver.metrics} == driver.metrics
     assert driver.saved[12] == second.saved[12]
 
-    over = _trains(Notes(), again)
+    rest = Notes()
+    over = _trains(rest, again)
     over.restore(second.saved[12])
     assert over.run() == Ending(12, "stopped")
+    assert rest.heard == []
 
 
 # --- callbacks --------------------------------------------------------------------------------
@@ -323,8 +309,7 @@ def test_ranks_end_and_save_together() -> None:
         model: Any = StandIn()
         model.reducer = reducer
         driver = Notes(4 if reducer.rank == 0 else 0)  # rank 0 alone is asked
-        loop = _loop(driver, model)
-        return loop.run(), [one for one in driver.heard if "save" in one]
+        return _loop(driver, model).run(), [one for one in driver.heard if "save" in one]
 
     assert together(2, train) == [
         (Ending(4, "interrupted"), ["save 4"]),

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import gpflow
-import gpflux
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,7 +25,6 @@ from tests.unit.training.small_models import (
     B,
     Batch,
     N,
-    all_equal,
     batch_of,
     rows,
     small_deep_gp,
@@ -49,13 +47,6 @@ def test_variables_are_natural_or_others_and_never_both(natgrad_layers: tuple[in
     assert natural | others == {id(variable) for variable in model.trainable_variables}
 
 
-def test_parameters_that_are_not_trained_are_nobodys() -> None:
-    model = small_model(deep_gp=small_deep_gp(train_inducing_points=False))
-    Z = {id(v) for layer in model.deep_gp.f_layers for v in layer.inducing_variable.variables}
-    assert len(Z) == 2
-    assert not Z & {id(variable) for variable in model.other_variables()}
-
-
 # --- the step ---------------------------------------------------------------------------------
 
 
@@ -66,13 +57,9 @@ def _loss_by_hand(deep_gp: DeepGP, batch: Batch, S: int) -> tf.Tensor:
     for sample in range(S):
         inputs = batch["inputs"]
         for index, layer in enumerate(deep_gp.f_layers):
+            prior = layer.inducing_variable, layer.kernel
             mean, var = gpflow.conditionals.conditional(
-                inputs,
-                layer.inducing_variable,
-                layer.kernel,
-                layer.q_mu,
-                q_sqrt=layer.q_sqrt,
-                white=True,
+                inputs, *prior, layer.q_mu, q_sqrt=layer.q_sqrt, white=True
             )
             mean += layer.mean_function(inputs)
             noise = draws.normal(index, mean.shape[-1], mean.dtype)[sample]
@@ -164,18 +151,13 @@ def test_a_step_reports_its_loss_in_both_units_and_the_lengths_it_used() -> None
 # --- Keras' fit, evaluate and predict ---------------------------------------------------------
 
 
-def _by_hand(model: DeepGPModel, steps: int) -> DeepGPModel:
-    for step in range(steps):
-        positions = range(step * B, (step + 1) * B)
-        order = batch_of([p % (3 * B) for p in positions])  # the first 36 rows, in turn
-        model.train_step({**order, "positions": tf.constant(list(positions), tf.int64)})
-    return model
-
-
 @pytest.mark.parametrize("given", ["arrays", "vector", "dataset"])
 def test_without_positions_rows_have_those_of_the_step(given: str) -> None:
     X, Y = (array[: 3 * B] for array in rows())
-    model, expected = small_model(), _by_hand(small_model(), 6)
+    model, expected = small_model(), small_model()
+    for step in range(6):  # the first 36 rows, in turn
+        positions = np.arange(step * B, (step + 1) * B)
+        expected.train_step({**batch_of(positions % (3 * B)), "positions": tf.constant(positions)})
     if given == "dataset":
         data = tf.data.Dataset.from_tensor_slices({"inputs": X, "targets": Y}).batch(B)
         model.fit(data, epochs=2, verbose=0)
@@ -191,17 +173,19 @@ def test_rows_count_by_their_weights() -> None:
     X, Y = rows()
     weights = np.array([2.0, 1.0, 0.0, 3.0, 0.0, 0.0])
     times = np.repeat(np.arange(6), weights.astype(int))
-    losses = []
-    for data in ((X[:6], Y[:6], weights), (X[times], Y[times])):
-        model = small_model((0,), deep_gp=small_deep_gp(1))  # exact: no row has noise of its own
-        history = model.fit(*data[:2], sample_weight=data[2] if len(data) > 2 else None, verbose=0)
-        losses.append((history.history["loss"][0], values(model.deep_gp)))
-    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-12)
-    for name, value in losses[0][1].items():
+    # One layer is exact: no row has noise of its own.
+    weighted, repeated = (small_model((0,), deep_gp=small_deep_gp(1)) for _ in range(2))
+    losses = [
+        model.fit(X[some], Y[some], sample_weight=given, verbose=0).history["loss"][0]
+        for model, some, given in ((weighted, range(6), weights), (repeated, times, None))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    expected = values(repeated.deep_gp)
+    for name, value in values(weighted.deep_gp).items():
         # One computation in two orders of summation.
-        np.testing.assert_allclose(value, losses[1][1][name], rtol=0, atol=1e-10, err_msg=name)
+        np.testing.assert_allclose(value, expected[name], rtol=0, atol=1e-10, err_msg=name)
     with pytest.raises(ValueError, match="no sample weights in evaluation"):
-        model.evaluate(X[:6], Y[:6], sample_weight=weights, verbose=0)
+        weighted.evaluate(X[:6], Y[:6], sample_weight=weights, verbose=0)
 
 
 def test_evaluate_and_predict_take_arrays_in_float64() -> None:
@@ -215,17 +199,6 @@ def test_evaluate_and_predict_take_arrays_in_float64() -> None:
     by_hand = model.deep_gp.likelihood.mean_and_variance(*f)
     np.testing.assert_allclose([mean, var], by_hand, rtol=1e-10)  # products of other sizes
     assert tf.keras.backend.floatx() == "float32"  # as before
-
-
-def test_saved_weights_come_back_with_the_optimizers(tmp_path: Any) -> None:
-    model, other = small_model(), small_model(gamma=0.05)
-    model.train_step(batch_of())
-    model.save_weights(str(tmp_path / "weights"))
-    other.load_weights(str(tmp_path / "weights")).assert_consumed()
-    for one in (model, other):
-        one.train_step(batch_of(range(B, 2 * B)))
-    assert all_equal(state(model), state(other))
-    assert int(other.step) == 2
 
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -267,14 +240,12 @@ def test_ranks_evaluate_together_what_one_evaluates(settings: dict[str, Any]) ->
     assert all(np.isfinite(value) for value in whole.values())
 
     def evaluate(reducer: Reducer) -> dict[str, float]:
-        own = evaluation_dataset(
-            some,
-            global_batch_size=8,
-            num_shards=2,
-            wrap=lambda blocks: blocks.shard(2, reducer.rank),
-        )
-        deep_gp = small_deep_gp(**settings)
-        return _evaluate(small_model(deep_gp=deep_gp, reducer=reducer), list(own))
+        shard: dict[str, Any] = {
+            "num_shards": 2,
+            "wrap": lambda blocks: blocks.shard(2, reducer.rank),
+        }
+        own = small_model(deep_gp=small_deep_gp(**settings), reducer=reducer)
+        return _evaluate(own, list(evaluation_dataset(some, global_batch_size=8, **shard)))
 
     by_rank = together(2, evaluate)  # 4 rows each, then 1 and 0
     assert by_rank[0] == pytest.approx(whole, rel=1e-10)  # order of sums
@@ -290,33 +261,8 @@ def test_figures_are_those_of_the_models_own_formulas() -> None:
         f = deep_gp.predictive_marginals(X, 3, stream)
         nlpd = -np.mean(deep_gp.likelihood.log_density(*f, Y)) + np.log(3.0)
         assert bool(abs(figures["nlpd"] - nlpd) < 1e-9) == same
-    expected = deep_gp.likelihood.expected_log_density(
-        *deep_gp.predictive_marginals(X, 3, Stream.EVALUATION), Y
-    )
+    f = deep_gp.predictive_marginals(X, 3, Stream.EVALUATION)
+    expected = deep_gp.likelihood.expected_log_density(*f, Y)
     elbo = np.mean(expected) - float(deep_gp.kl()) / N
     assert figures["loss"] == pytest.approx(-elbo, rel=1e-12)
     assert figures["elbo_per_datum"] == pytest.approx(elbo - np.log(3.0), rel=1e-12)
-
-
-def test_one_layer_is_trained_and_evaluated_without_sampling() -> None:
-    deep_gp = small_deep_gp(1)
-    few, many = (small_model((0,), deep_gp=deep_gp, S=S, evaluation_samples=S) for S in (1, 5))
-    mean, _ = deep_gp.predictive_marginals(tf.constant(rows()[0]), 5)
-    assert mean.shape == (1, N, 1)
-    assert _evaluate(few, [batch_of()]) == _evaluate(many, [batch_of()])
-
-
-def test_a_step_equals_gpfluxs_own() -> None:
-    # GPflux takes gradients of the mean over rows, so that its gamma is N times shorter.
-    model = small_model((0,), deep_gp=small_deep_gp(1))
-    stock = small_deep_gp(1)
-    theirs = gpflux.models.DeepGP(stock.f_layers, stock.gpflow_likelihood, num_data=N)
-    keras = theirs.as_training_model(gpflux.optimization.NatGradModel)
-    keras.natgrad_layers = True
-    keras.compile([gpflow.optimizers.NaturalGradient(N * GAMMA), tf.keras.optimizers.Adam(RATE)])
-    batch = batch_of()
-    model.train_step(batch)
-    keras.train_step({"inputs": batch["inputs"], "targets": batch["targets"]})
-    for name, expected in values(stock).items():
-        ours = values(model.deep_gp)[name]
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-11, err_msg=name)  # rounding

@@ -16,6 +16,7 @@ from gpflux.architectures import Config, build_constant_input_dim_deep_gp
 
 from natdgp.natgrad.optimizer import NaturalGradient
 from natdgp.training.natgrad_model import NatGradModel, NatGradWrapper
+from tests.conftest import FloatArray
 from tests.unit.training.small_models import batch_of, small_model
 
 X = np.random.default_rng(0).uniform(size=(60, 2))
@@ -58,12 +59,8 @@ def _fit(model: Any, epochs: int = 1, **others: Any) -> Any:
 
 def _optimum(deep_gp: gpflux.models.DeepGP) -> float:
     layer = deep_gp.f_layers[0]
-    inducing_variable = layer.inducing_variable.inducing_variable
-    return float(
-        gpflow.models.SGPR(
-            (X, Y), layer.kernel.kernel, inducing_variable, noise_variance=0.1
-        ).elbo()
-    )
+    Z = layer.inducing_variable.inducing_variable
+    return float(gpflow.models.SGPR((X, Y), layer.kernel.kernel, Z, noise_variance=0.1).elbo())
 
 
 @BOTH
@@ -100,31 +97,18 @@ def test_two_layers_train_and_schedulers_find_the_optimizer(build: Build) -> Non
     natural = [NaturalGradient(0.1, positive_definite="guaranteed"), NaturalGradient(0.1)]
     model.compile([*natural, tf.keras.optimizers.Adam(0.01)])
     assert model.natgrad_optimizers == natural
-    history = _fit(
-        model,
-        epochs=10,
-        callbacks=[
-            tf.keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.9 * rate),
-            tf.keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, factor=0.5, min_delta=99),
-        ],
-        validation_data=(DATA,),
-    )
-    losses = history.history["loss"]
-    assert losses[-1] < losses[0] - 1
+    callbacks = [
+        tf.keras.callbacks.LearningRateScheduler(lambda epoch, rate: 0.9 * rate),
+        tf.keras.callbacks.ReduceLROnPlateau("val_loss", patience=1, factor=0.5, min_delta=99),
+    ]
+    history = _fit(model, epochs=10, callbacks=callbacks, validation_data=(DATA,)).history
+    assert history["loss"][-1] < history["loss"][0] - 1
     assert [int(optimizer.iterations) for optimizer in natural] == [10, 10]
     assert float(model.optimizer.learning_rate) == pytest.approx(0.01 * 0.9**10 / 2**9, rel=1e-5)
     # The negative bound, as in training, and no zero.
     bound = -float(deep_gp.elbo((X, Y))) / 60
-    assert history.history["val_loss"][-1] == pytest.approx(bound, rel=0.05)  # samples
+    assert history["val_loss"][-1] == pytest.approx(bound, rel=0.05)  # samples
     assert bound != 0
-
-
-@BOTH
-def test_inner_layers_take_the_guaranteed_step_by_default(build: Build) -> None:
-    model = build(_deep_gp(3))
-    model.compile("adam", gamma=0.1)
-    kinds = [one.positive_definite for one in model.natgrad_optimizers]
-    assert kinds == ["guaranteed", "guaranteed", "fallback"]
 
 
 @pytest.mark.parametrize(
@@ -146,31 +130,24 @@ def test_a_wrong_list_of_optimizers_is_told(
         _wrapped(_deep_gp()).compile(optimizers)
 
 
-def test_the_wrapped_models_layers_and_names() -> None:
-    base = _deep_gp().as_training_model()
-    model = NatGradWrapper(base, name="wrapped")
-    assert model.layers == base.layers
-    assert model.name == "wrapped"
-    assert [one.name for one in model.natgrad_layers] == [one.name for one in base.layers[1:3]]
-
-
 def test_the_chosen_layers_may_change() -> None:
     deep_gp = _deep_gp()
-    model = _wrapped(deep_gp, natgrad_layers=[deep_gp.f_layers[-1]])
+    first, last = deep_gp.f_layers
+    model = _wrapped(deep_gp, natgrad_layers=[last], name="wrapped")
+    assert model.name == "wrapped"
     model.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1, run_eagerly=True)
-    first, last = ([one.q_mu, one.q_sqrt] for one in deep_gp.f_layers)
-    before = [one.numpy() for one in first]
+    before = first.q_mu.numpy(), first.q_sqrt.numpy()
     _fit(model)
-    for one, was in zip(first, before, strict=True):
-        np.testing.assert_array_equal(one, was)
-    assert np.any(last[0].numpy() != 0)
+    np.testing.assert_array_equal(first.q_mu, before[0])
+    np.testing.assert_array_equal(first.q_sqrt, before[1])
+    assert np.any(last.q_mu.numpy() != 0)
 
     model.natgrad_layers = True
     with pytest.raises(ValueError, match=r"there are 1 .*; give .* each of the 2"):
         _fit(model)
     model.compile(tf.keras.optimizers.SGD(0.0), gamma=0.1, run_eagerly=True)
     _fit(model)
-    assert np.any(first[1].numpy() != before[1])
+    assert np.any(first.q_sqrt.numpy() != before[1])
     model.natgrad_layers = False
     model.compile("adam", run_eagerly=True)
     assert model.natgrad_optimizers == []
@@ -223,9 +200,13 @@ def test_saved_weights_come_back(build: Build, suffix: str, tmp_path: Path) -> N
 
 
 @BOTH
-def test_what_keras_cannot_do_is_told(build: Build, tmp_path: Path) -> None:
-    model = build(_deep_gp())
+def test_inner_layers_are_guarded_and_what_keras_cannot_do_is_told(
+    build: Build, tmp_path: Path
+) -> None:
+    model = build(_deep_gp(3))
     model.compile("adam", gamma=0.1)
+    kinds = [one.positive_definite for one in model.natgrad_optimizers]
+    assert kinds == ["guaranteed", "guaranteed", "fallback"]
     with pytest.raises(NotImplementedError, match="use save_weights, build the model anew"):
         model.save(str(tmp_path / "model"))
     with pytest.raises(ValueError, match="sample_weight has no effect on losses that layers add"):
@@ -249,14 +230,13 @@ def test_q_set_untrainable_is_left_to_natural_gradients(build: Build) -> None:
 
 
 def test_weights_are_heeded_where_a_loss_is() -> None:
-    def fit(weights: Any) -> np.ndarray[Any, Any]:
-        deep_gp = _deep_gp(1)
-        base = tf.keras.Sequential([deep_gp.f_layers[0]])
-        model = NatGradWrapper(base)
+    def fit(weights: Any) -> FloatArray:
+        layer = _deep_gp(1).f_layers[0]
+        model = NatGradWrapper(tf.keras.Sequential([layer]))
         loss = gpflux.losses.LikelihoodLoss(gpflow.likelihoods.Gaussian(0.1))
         model.compile(tf.keras.optimizers.SGD(0.0), loss=loss, gamma=0.1, run_eagerly=True)
         model.fit(X, Y, sample_weight=weights, batch_size=60, verbose=0)
-        return np.asarray(deep_gp.f_layers[0].q_mu)
+        return np.asarray(layer.q_mu)
 
     assert np.max(np.abs(fit(np.full(60, 0.5)) - fit(None))) > 1e-3
 

@@ -31,10 +31,8 @@ SAME: dict[str, Any] = {"rtol": 0, "atol": 1e-10}
 def _train(model: DeepGPModel, *ends: int) -> list[float]:
     """The losses of batches that end before these positions, from position 0 on."""
     starts = (0, *ends[:-1])
-    return [
-        float(model.train_step(batch_of(range(*piece)))["loss"])
-        for piece in zip(starts, ends, strict=True)
-    ]
+    pieces = zip(starts, ends, strict=True)
+    return [float(model.train_step(batch_of(range(*piece)))["loss"]) for piece in pieces]
 
 
 def _assert_same(some: list[FloatArray], other: list[FloatArray]) -> None:
@@ -70,15 +68,6 @@ def test_ranks_train_together_what_one_trains(blocks: tuple[int, ...], placement
     assert not any(np.array_equal(*pair) for pair in zip(start, state(alone), strict=True))
 
 
-def test_a_rank_alone_would_train_something_else() -> None:
-    alone, half = small_model(), small_model()
-    _train(alone, B)
-    _train(half, B // 2)
-    # Not Adam's parameters, of which its first step moves each by the learning rate.
-    whole, part = (model.deep_gp.f_layers[1].q_mu for model in (alone, half))
-    assert np.max(np.abs(whole - part)) > 1e-6
-
-
 def test_all_gradients_are_added_up_once_before_any_optimizer_sees_them() -> None:
     class Zeros(OneProcess):
         size = 2
@@ -99,14 +88,6 @@ def test_all_gradients_are_added_up_once_before_any_optimizer_sees_them() -> Non
     for name, value in values(model.deep_gp).items():
         # Only the rounding of natural parameters and back is left.
         np.testing.assert_allclose(value, before[name], rtol=0, atol=1e-12, err_msg=name)
-
-
-def test_one_process_adds_nothing_up() -> None:
-    class Refuses(OneProcess):
-        def total(self, tensor: tf.Tensor) -> tf.Tensor:
-            raise AssertionError
-
-    small_model(reducer=Refuses()).train_step(batch_of())
 
 
 # --- several batches a step -------------------------------------------------------------------

@@ -53,11 +53,10 @@ def test_one_bad_number_in_adams_gradient_changes_nothing_at_all(
     assert model.refused.numpy().tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("figure", [np.nan, np.inf])
-def test_a_bad_batch_changes_nothing_at_all(figure: float) -> None:
+def test_a_bad_batch_changes_nothing_at_all() -> None:
     model = small_model()
     before = state(model)
-    model.train_step(_spoil(batch_of(), figure))
+    model.train_step(_spoil(batch_of(), np.inf))
     assert all_equal(state(model), before)
     assert int(model.step) == 1
 

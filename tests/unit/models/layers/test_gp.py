@@ -89,10 +89,9 @@ def test_marginals_losses_and_gradients_are_gpfluxs(combination: str, whiten: bo
 def test_predictions_are_gpfluxs(
     combination: str, whiten: bool, full_cov: bool, full_output_cov: bool
 ) -> None:
+    forms = {"full_cov": full_cov, "full_output_cov": full_output_cov}
     outcomes = [
-        _layer(kind, combination, whiten=whiten).predict(
-            _rows(), full_cov=full_cov, full_output_cov=full_output_cov
-        )
+        _layer(kind, combination, whiten=whiten).predict(_rows(), **forms)
         for kind in (GPLayer, gpflux.layers.GPLayer)
     ]
     for ours, theirs in zip(*outcomes, strict=True):
@@ -106,13 +105,8 @@ def test_samples_are_those_gpflux_draws_from_the_same_seed(
 ) -> None:
     samples = []
     for kind in (GPLayer, gpflux.layers.GPLayer):
-        layer = _layer(
-            kind,
-            "shared",
-            num_samples=num_samples,
-            full_cov=full_cov,
-            full_output_cov=full_output_cov,
-        )
+        forms = {"full_cov": full_cov, "full_output_cov": full_output_cov}
+        layer = _layer(kind, "shared", num_samples=num_samples, **forms)
         tf.random.set_seed(0)
         samples.append(tf.convert_to_tensor(layer(_rows())).numpy())
     assert samples[0].shape == ((N, P) if num_samples is None else (num_samples, N, P))
@@ -126,17 +120,6 @@ def test_a_sampled_function_is_the_same_where_it_is_asked_again() -> None:
     assert both.shape == (2 * N, P)
     # The covariance of twice the same rows is singular but for the jitter.
     np.testing.assert_allclose(one, both[:N], atol=0.05)
-
-
-@COMBINATIONS
-def test_kl_without_whitening_is_gpflows(combination: str) -> None:
-    layer = _layer(GPLayer, combination, whiten=False)
-    expected = gpflow.kullback_leiblers.prior_kl(
-        layer.inducing_variable, layer.kernel, layer.q_mu, layer.q_sqrt, whiten=False
-    )
-    whitened = _layer(GPLayer, combination).prior_kl()
-    assert abs(float(expected - whitened)) > 1
-    assert float(layer.kl(layer.posterior())) == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_explicit_arguments_are_used_instead_of_the_layers_own() -> None:
