@@ -16,8 +16,8 @@ In Python, a table is all that is needed::
 
 `fit` takes arrays, frames and files; `load` takes what `natdgp train` and a cluster have trained.
 `DeepGPRegressor` is scikit-learn's kind of estimator. `NatGradModel`, `NatGradWrapper` and
-`NaturalGradient` train models of one's own, put together as GPflux's; `DeepGP` and `GPLayer` are
-what natdgp's are made of. On the command line: `natdgp --help`.
+`NaturalGradient` train models of one's own, put together as GPflux's; `DeepGP`, `GPLayer` and
+`LatentVariableLayer` are what natdgp's are made of. On the command line: `natdgp --help`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from natdgp.models.deep_gp import DeepGP
     from natdgp.models.layers.gp import GPLayer
+    from natdgp.models.layers.latent import LatentVariableLayer, LayerWithObservations
     from natdgp.natgrad.optimizer import NaturalGradient
     from natdgp.results.estimators import DeepGPRegressor
     from natdgp.results.fitting import fit
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DeepGP",
     "GPLayer",
+    "LatentVariableLayer",
+    "LayerWithObservations",
     "NatGradModel",
     "NatGradWrapper",
     "NaturalGradient",
@@ -55,6 +58,8 @@ _MODULES = {
     "DeepGP": "natdgp.models.deep_gp",
     "DeepGPRegressor": "natdgp.results.estimators",
     "GPLayer": "natdgp.models.layers.gp",
+    "LatentVariableLayer": "natdgp.models.layers.latent",
+    "LayerWithObservations": "natdgp.models.layers.latent",
     "NatGradModel": "natdgp.training.natgrad_model",
     "NatGradWrapper": "natdgp.training.natgrad_model",
     "NaturalGradient": "natdgp.natgrad.optimizer",

@@ -14,6 +14,7 @@ class Domain(enum.Enum):
 
     SAMPLING_NOISE = ()
     DATA_ORDER = (1,)
+    ENCODER = (2,)
 
 
 def key_of(seed: int, domain: Domain, words: int, dtype: Any) -> npt.NDArray[Any]:

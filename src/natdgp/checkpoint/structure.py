@@ -23,11 +23,7 @@ def structure_of(deep_gp: DeepGP) -> Structure:
     layers = [
         {
             "class": type(layer).__name__,
-            "whiten": layer.whiten,
-            "jitter": layer.jitter,
-            "kernel": _described(layer.kernel),
-            "mean_function": _described(layer.mean_function),
-            "inducing_variable": _described(layer.inducing_variable),
+            **{name: _part(part) for name, part in layer.parts().items()},
         }
         for layer in deep_gp.f_layers
     ]
@@ -43,6 +39,10 @@ def differences(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
         for name in {**ours, **theirs}
         if ours.get(name) != theirs.get(name)
     ]
+
+
+def _part(part: Any) -> Any:
+    return _described(part) if isinstance(part, tf.Module) else part
 
 
 def _described(module: tf.Module) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from natdgp.checkpoint.checksums import (
 )
 from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.training_state import write_aggregated, write_state
-from natdgp.models.builder import output_dims
+from natdgp.likelihoods.registry import build_likelihood
+from natdgp.models.builder import layer_sizes
 
 
 def save_weights(model: tf.keras.Model, folder: Path) -> None:
@@ -103,18 +104,19 @@ def check_shapes_of_weights(record: ModelRecord, folder: Path) -> None:
 
 def _shapes(record: ModelRecord) -> dict[str, list[int]]:
     """The variables that grow with a model, by their names in a checkpoint."""
-    model, shape = record.settings.model, record.task.shape
     shapes = {}
-    D = shape.input_dim
-    sizes = zip(model.inducing_points_per_layer, output_dims(model, shape), strict=True)
-    for index, (M, P) in enumerate(sizes):
+    model, shape = record.settings.model, record.task.shape
+    latent_gps = build_likelihood(model.likelihood).num_latent_gps(shape.output_dim)
+    sizes = layer_sizes(model, shape, latent_gps)
+    for index, (latent, _, D, P, M) in enumerate(sizes):
         layer = f"layer_with_weights-{index}"
+        if latent is not None:
+            continue
         shapes[f"{layer}/inducing_variable/inducing_variable/Z"] = [M, D]
         shapes[f"{layer}/q_mu"] = [M, P]
         shapes[f"{layer}/q_sqrt"] = [P, M * (M + 1) // 2]
-        if D != P and index < model.layers - 1:
+        if D != P and index < len(sizes) - 1:
             shapes[f"{layer}/mean_function/A"] = [D, P]
-        D = P
     return shapes
 
 

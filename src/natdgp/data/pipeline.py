@@ -40,11 +40,11 @@ def training_dataset(
 ) -> tf.data.Dataset:
     """Endless batches, the first of them that of step `start_step`.
 
-    Elements are `{"inputs": [n, D], "targets": [n, Q], "positions": [n] int64}` with
-    n = global_batch_size / num_shards, the positions consecutive. The batch of step t, over all
-    shards, holds the positions from t B to (t + 1) B - 1; it may straddle epochs, and B may exceed
-    N. Permuting costs about 0.1 ms for 1024 positions, more below N = 10,000 (0.7 ms at N = 1000,
-    5 ms at N = 100).
+    Elements are `{"inputs": [n, D], "targets": [n, Q], "positions": [n], "rows": [n]}`, the latter
+    two int64, with n = global_batch_size / num_shards, the positions consecutive, and `rows` from 0
+    to N - 1. The batch of step t, over all shards, holds the positions from t B to (t + 1) B - 1;
+    it may straddle epochs, and B may exceed N. Permuting costs about 0.1 ms for 1024 positions,
+    more below N = 10,000 (0.7 ms at N = 1000, 5 ms at N = 100).
 
     :param seed: any non-negative integer.
     :raises ValueError: if global_batch_size is not a multiple of num_shards.
@@ -72,7 +72,7 @@ def training_dataset(
             max_index=tf.constant(num_rows - 1, tf.int64),
             rounds=_ROUNDS,
         )
-        return take(positions, indices)
+        return take(positions, indices, indices)
 
     blocks = wrap(tf.data.Dataset.range(start_step * num_shards, tf.int64.max))
     return _map(blocks, permute_and_take)
@@ -81,7 +81,8 @@ def training_dataset(
 def evaluation_dataset(
     rows: Rows, *, global_batch_size: int, num_shards: int = 1, wrap: Wrap = identity
 ) -> tf.data.Dataset:
-    """Every row once over all shards, in order; elements as in training.
+    """Every row once over all shards, in order; elements as in training, but for
+    `rows`, which are -1: they are no training rows.
 
     Every shard has as many batches, so that ranks can add up after each; the last ones have fewer
     rows, or none.
@@ -93,7 +94,7 @@ def evaluation_dataset(
     def take_block(block: tf.Tensor) -> dict[str, tf.Tensor]:
         first = tf.minimum(block * per_shard, len(rows))
         positions = tf.range(first, tf.minimum(first + per_shard, len(rows)))
-        return take(positions, positions)
+        return take(positions, positions, tf.fill(tf.shape(positions), tf.constant(-1, tf.int64)))
 
     return _map(wrap(tf.data.Dataset.range(turns * num_shards)), take_block)
 
@@ -112,17 +113,18 @@ def with_names(batches: tf.data.Dataset, names: Sequence[str] | None) -> tf.data
     return batches.map(lambda batch: {name: batch[name] for name in kept})
 
 
-def _taker(rows: Rows) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+def _taker(rows: Rows) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     # Tensors made outside the mapped function are captured by it, not copied into its graph; on
     # the CPU, where tf.data runs, whatever other devices there are.
     with tf.device("CPU:0"):
         X, Y = tf.constant(rows.X), tf.constant(rows.Y)
 
-    def take(positions: tf.Tensor, indices: tf.Tensor) -> dict[str, tf.Tensor]:
+    def take(positions: tf.Tensor, indices: tf.Tensor, numbers: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
             "inputs": tf.gather(X, indices),
             "targets": tf.gather(Y, indices),
             "positions": positions,
+            "rows": numbers,
         }
 
     return take

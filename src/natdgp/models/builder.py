@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import gpflow
 import numpy as np
+import tensorflow_probability as tfp
 from gpflow.inducing_variables import InducingPoints, SharedIndependentInducingVariables
 from gpflow.kernels import SharedIndependent
 
 from natdgp.data.prepare import Numbers
 from natdgp.likelihoods.registry import build_likelihood
 from natdgp.models.deep_gp import DeepGP
+from natdgp.models.encoders import MLPEncoder, RowEncoder
 from natdgp.models.inducing import kmeans_inducing_points
 from natdgp.models.kernels import build_kernel
 from natdgp.models.layers.gp import GPLayer
-from natdgp.models.model_settings import ModelSettings
+from natdgp.models.layers.latent import LatentVariableLayer
+from natdgp.models.model_settings import KernelSettings, LatentLayerSettings, ModelSettings
 
 MAX_DEFAULT_WIDTH = 30
 """Inner layers are no wider than this by default (Salimbeni & Deisenroth 2017, section 5)."""
+
+
+_PRIORS = {
+    "normal": tfp.distributions.MultivariateNormalDiag,
+    "laplace": tfp.distributions.Laplace,
+    "logistic": tfp.distributions.Logistic,
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +45,37 @@ class TaskShape:
     """Q, targets."""
 
 
-def output_dims(settings: ModelSettings, shape: TaskShape) -> tuple[int, ...]:
-    """The output dimension of every layer, first to last."""
-    width = settings.hidden_width or min(shape.input_dim, MAX_DEFAULT_WIDTH)
-    return (*(width,) * (settings.layers - 1), shape.output_dim)
+class LayerSize(NamedTuple):
+    """What fixes the shape of one layer."""
+
+    latent: LatentLayerSettings | None
+    """None for a GP layer."""
+    kernel: KernelSettings
+    in_dim: int
+    out_dim: int
+    num_inducing: int
+    """M; 0 for a layer without inducing points."""
+
+
+def layer_sizes(settings: ModelSettings, shape: TaskShape, latent_gps: int) -> list[LayerSize]:
+    """The sizes of all layers, first to last.
+
+    :param latent_gps: P of the last layer.
+    """
+    sizes, in_dim = list[LayerSize](), shape.input_dim
+    inducing = iter(settings.inducing_points_per_layer)
+    for index, layer in enumerate(settings.each_layer):
+        kernel, M = settings.kernel, 0
+        if layer.latent is not None:
+            out_dim = in_dim + layer.latent.dim
+        else:
+            assert layer.gp is not None, "validated"
+            width = layer.gp.width or settings.hidden_width or min(in_dim, MAX_DEFAULT_WIDTH)
+            out_dim = latent_gps if index == len(settings.each_layer) - 1 else width
+            kernel, M = layer.gp.kernel or kernel, next(inducing)
+        sizes.append(LayerSize(layer.latent, kernel, in_dim, out_dim, M))
+        in_dim = out_dim
+    return sizes
 
 
 def build_deep_gp(
@@ -65,31 +103,36 @@ def build_deep_gp(
 
 def _build(settings: ModelSettings, shape: TaskShape, seed: int, X: Numbers | None) -> DeepGP:
     inputs = X  # the layer's inputs as far as mean functions alone carry them
+    latent = 0  # of these, the columns at the end that are latent variables
     likelihood = build_likelihood(settings.likelihood, settings.dtype)
-    *inner, _ = output_dims(settings, shape)
-    widths = [*inner, likelihood.num_latent_gps(shape.output_dim)]
+    sizes = layer_sizes(settings, shape, likelihood.num_latent_gps(shape.output_dim))
 
-    layers = []
-    in_dim = shape.input_dim
-    for index, out_dim in enumerate(widths):
-        last = index == settings.layers - 1
-        num_inducing = settings.inducing_points_per_layer[index]
+    layers: list[GPLayer | LatentVariableLayer] = []
+    for index, size in enumerate(sizes):
+        if size.latent is not None:
+            layers.append(_latent_layer(size.latent, shape, seed, index))
+            if inputs is not None:
+                w = np.random.default_rng([seed, index]).normal(size=(len(inputs), size.latent.dim))
+                inputs = np.concatenate([inputs, w.astype(inputs.dtype)], axis=1)
+            latent += size.latent.dim
+            continue
+        last = index == len(sizes) - 1
         Z = (
-            np.zeros((num_inducing, in_dim), dtype=settings.dtype)
+            np.zeros((size.num_inducing, size.in_dim), dtype=settings.dtype)
             if inputs is None
-            else kmeans_inducing_points(inputs, num_inducing, seed)
+            else _inducing_inputs(inputs, latent, size.num_inducing, seed)
         )
         mean_function = (
-            gpflow.mean_functions.Zero(out_dim)
+            gpflow.mean_functions.Zero(size.out_dim)
             if last
-            else _inner_mean_function(inputs, in_dim, out_dim)
+            else _inner_mean_function(inputs, size.in_dim, size.out_dim)
         )
         layer = GPLayer(
-            SharedIndependent(build_kernel(settings.kernel, in_dim), output_dim=out_dim),
+            SharedIndependent(build_kernel(size.kernel, size.in_dim), output_dim=size.out_dim),
             SharedIndependentInducingVariables(InducingPoints(Z)),
             num_data=shape.num_data,
             mean_function=mean_function,
-            num_latent_gps=out_dim,
+            num_latent_gps=size.out_dim,
             name=f"layer_{index}",
             verbose=False,
         )
@@ -97,9 +140,30 @@ def _build(settings: ModelSettings, shape: TaskShape, seed: int, X: Numbers | No
         if not last:
             layer.q_sqrt.assign(layer.q_sqrt * settings.inner_q_sqrt_scale)
             inputs = None if inputs is None else np.asarray(mean_function(inputs))
+            latent = latent if size.in_dim == size.out_dim else 0  # or mixed with the others
         layers.append(layer)
-        in_dim = out_dim
-    return DeepGP(layers, likelihood, num_data=shape.num_data, seed=seed)
+    return DeepGP(layers, likelihood, num_data=shape.num_data, seed=seed, input_dim=shape.input_dim)
+
+
+def _inducing_inputs(inputs: Numbers, latent: int, num_inducing: int, seed: int) -> Numbers:
+    """Centres of k-means; of latent variables, draws of N(0, 1) (Salimbeni et al. 2019)."""
+    known = inputs[:, : inputs.shape[1] - latent]
+    Z = kmeans_inducing_points(known, num_inducing, seed)
+    w = np.random.default_rng(seed).normal(size=(num_inducing, latent))
+    return np.concatenate([Z, w.astype(Z.dtype)], axis=1)
+
+
+def _latent_layer(
+    settings: LatentLayerSettings, shape: TaskShape, seed: int, index: int
+) -> LatentVariableLayer:
+    W, dtype = settings.dim, gpflow.default_float()
+    encoder = (
+        RowEncoder(shape.num_data, W, seed=seed + index)
+        if settings.encoder == "rows"
+        else MLPEncoder(shape.input_dim + shape.output_dim, W, settings.encoder, seed=seed + index)
+    )
+    zero, one = np.zeros(W, dtype), np.ones(W, dtype)
+    return LatentVariableLayer(_PRIORS[settings.prior](zero, one), encoder, name=f"layer_{index}")
 
 
 def _inner_mean_function(

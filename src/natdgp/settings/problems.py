@@ -141,7 +141,10 @@ def _place(details: ErrorDetails, kind: Any) -> tuple[Path, Groups]:
     for index, part in enumerate(location):
         fields = [g.model_fields[str(part)].annotation for g in inside if part in g.model_fields]
         unknown = _code(details) == "unknown-field" and index == len(location) - 1
-        if fields or unknown or isinstance(part, int):
+        if isinstance(part, int):  # of a list, whose groups are inside already
+            path.append(str(part))
+            around = inside
+        elif fields or unknown:
             path.append(str(part))
             around, inside = inside, tuple(group for field in fields for group in groups(field))
         else:  # the name of a variant, which its discriminator accepts

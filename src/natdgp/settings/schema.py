@@ -43,11 +43,11 @@ class Settings(Frozen):
     @model_validator(mode="after")
     def _natural_gradient_layers_exist(self) -> Settings:
         chosen = self.natural_gradient.layers
-        layers = range(self.model.layers)
+        layers = range(self.model.gp_layers)
         if isinstance(chosen, tuple) and list(chosen) != sorted({*chosen} & {*layers}):
             raise Refused(
                 "no-such-layer",
-                f"natural_gradient.layers is {list(chosen)} but model.layers is {len(layers)}",
+                f"natural_gradient.layers is {list(chosen)} but there are {len(layers)} GP layers",
                 f"list indices from 0 to {layers[-1]}, first to last",
             )
         return self
@@ -80,7 +80,7 @@ class Settings(Frozen):
     @property
     def natural_gradient_layers(self) -> tuple[int, ...]:
         """Indices of the layers whose q(u) natural gradients train, in order."""
-        return self.natural_gradient.layers_of(self.model.layers)
+        return self.natural_gradient.layers_of(self.model.gp_layers)
 
     @classmethod
     def read(

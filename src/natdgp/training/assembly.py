@@ -48,7 +48,7 @@ def build_training_model(
     deep_gp = deep_gp or _build_on_all_ranks(settings, shape, seed, X, reducer)
     return DeepGPModel(
         deep_gp,
-        natgrad_layers=settings.natural_gradient.layers_of(len(deep_gp.f_layers)),
+        natgrad_layers=settings.natural_gradient.layers_of(len(deep_gp.gp_layers)),
         num_samples=settings.model.num_samples,
         evaluation_samples=settings.evaluation.num_samples,
         y_std=y_std,

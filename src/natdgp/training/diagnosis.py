@@ -75,7 +75,7 @@ def _wrong_activations(model: tf.keras.Model) -> str | None:
     try:
         F = tf.convert_to_tensor(deep_gp.f_layers[0].inducing_variable.inducing_variable.Z)[None]
         for index, layer in enumerate(deep_gp.f_layers):
-            F = layer.propagate(F, layer.posterior(), draws, index)
+            F, _ = layer.propagate(F, layer.posterior(), draws, index)
             if not bool(tf.reduce_all(tf.math.is_finite(F))):
                 break
         else:

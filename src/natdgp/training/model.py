@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +19,27 @@ from natdgp.training.steppers import Aggregation, Differentiated, Placement
 from natdgp.training.updates import Gradients, with_zeros
 
 
+class Batch(NamedTuple):
+    """What a step is given."""
+
+    X: tf.Tensor
+    """[n, D], standardised."""
+    Y: tf.Tensor | None
+    """[n, Q], as the likelihood has them."""
+    positions: tf.Tensor
+    """[n], the rows' places in the endless stream of examples."""
+    weights: tf.Tensor | None
+    """[n], what each row counts."""
+    rows: tf.Tensor | None
+    """[n], which training rows these are."""
+
+
 class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     """Trains a :class:`natdgp.models.deep_gp.DeepGP`, reproducibly, on one rank or several.
 
-    A batch is `{"inputs": [n, D], "targets": [n, Q], "positions": [n] int64}`, or the same without
-    positions (consecutive ones are then given, from the step), or `(X, Y)` or `(X, Y, weights)`.
+    A batch is `{"inputs": [n, D], "targets": [n, Q], "positions": [n] int64, "rows": [n] int64}`,
+    or the same without rows (which only encoders of single rows ask for) or without positions
+    (consecutive ones are then given, from the step), or `(X, Y)` or `(X, Y, weights)`.
     """
 
     def __init__(
@@ -39,7 +55,8 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         placement: Placement = "replicated",
     ) -> None:
         """:param deep_gp: the model to train.
-        :param natgrad_layers: indices of the layers whose q(u) natural gradients train.
+        :param natgrad_layers: which of the GP layers have their q(u) trained by natural gradients,
+            by index.
         :param num_samples: S in training.
         :param evaluation_samples: S in evaluation and prediction.
         :param y_std: [Q], the standard deviations that targets were divided by.
@@ -47,9 +64,9 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
         :param aggregation: how many batches make a step of the optimizers; by default one.
         :param placement: whether ranks repeat every natural-gradient step or share them out.
         """
-        super().__init__(dtype=deep_gp.f_layers[0].q_mu.dtype)
+        super().__init__(dtype=deep_gp.dtype)
         self.deep_gp = deep_gp
-        self.natgrad_layers = [deep_gp.f_layers[index] for index in natgrad_layers]
+        self.natgrad_layers = [deep_gp.gp_layers[index] for index in natgrad_layers]
         self._num_samples = num_samples
         self.evaluation_samples = evaluation_samples
         self._log_volume = float(np.sum(np.log(y_std)))
@@ -60,7 +77,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
 
     def call(self, inputs: Any, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
-        X, *_ = self._rows(inputs)
+        X = self._batch(inputs).X
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples)
         y: tuple[tf.Tensor, tf.Tensor] = self.deep_gp.likelihood.mean_and_variance(mean, var)
         return y
@@ -74,7 +91,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             latent GPs were taken, corrected, shortened and refused so far, and how many steps were
             refused as a whole.
         """
-        X, Y, positions, weights = self._rows(data)
+        X, Y, positions, weights, rows = self._batch(data)
         others = self.other_variables()
         used = self._step_lengths()
         natural = {layer.name: layer.posterior() for layer in self.natgrad_layers}
@@ -85,7 +102,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
                 natural[layer.name] if layer.name in natural else layer.posterior()
                 for layer in self.deep_gp.f_layers
             ]
-            loss = -self.deep_gp.elbo(X, Y, positions, self._num_samples, posteriors, weights)
+            loss = -self.deep_gp.elbo(X, Y, positions, self._num_samples, posteriors, weights, rows)
         gradients = Gradients(*with_zeros(tape.gradient(loss, (q, tuple(others))), (q, others)))
         loss = self._stepper().step(Differentiated(q, gradients, loss, tf.shape(X)[0], self.step))
         self.step.assign_add(1)
@@ -102,13 +119,25 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
 
         :raises ValueError: for sample weights.
         """
-        X, Y, _, weights = self._rows(data)
+        X, Y, _, weights, _ = self._batch(data)
         if weights is not None:
             raise ValueError("there are no sample weights in evaluation; leave them out")
         mean, var = self.deep_gp.predictive_marginals(X, self.evaluation_samples, Stream.EVALUATION)
-        self._evaluation.update_state(mean, var, Y)
+        self._evaluation.update_state(mean, var, Y, self._bounds(X, mean, var, Y))
         figures: dict[str, tf.Tensor] = self._evaluation.result()
         return figures
+
+    def _bounds(self, X: tf.Tensor, mean: tf.Tensor, var: tf.Tensor, Y: tf.Tensor) -> tf.Tensor:
+        """Bounds on log p(y) of rows, [S, n].
+
+        Drawn from the prior, as for predictions, latent variables give a bound too, but one that
+        tells little: where an encoder knows q(w | x, y), it is taken.
+        """
+        latent = self.deep_gp.latent_layers
+        if not latent or not all(layer.is_amortised for layer in latent):
+            return self.deep_gp.likelihood.expected_log_density(mean, var, Y)
+        draws = self.deep_gp.noise.shared(Stream.EVALUATION, self.evaluation_samples)
+        return self.deep_gp.row_bounds(X, Y, draws)
 
     def predict_step(self, data: Any) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance of y, [n, Q] each, standardised."""
@@ -153,21 +182,21 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
     def _own_float_type(self) -> Iterator[None]:
         # Keras turns NumPy's float64 into its own default, float32, on the way in.
         before = tf.keras.backend.floatx()
-        tf.keras.backend.set_floatx(self.deep_gp.f_layers[0].q_mu.dtype.name)
+        tf.keras.backend.set_floatx(self.deep_gp.dtype.name)
         try:
             yield
         finally:
             tf.keras.backend.set_floatx(before)
 
-    def _rows(self, data: Any) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor, tf.Tensor | None]:
-        """Inputs, targets, positions and weights of a batch."""
+    def _batch(self, data: Any) -> Batch:
         x, Y, weights = tf.keras.utils.unpack_x_y_sample_weight(data)
-        positions = None
+        positions = rows = None
         if isinstance(x, Mapping):
-            x, Y, positions = x["inputs"], x.get("targets", Y), x.get("positions")
-        dtype = self.deep_gp.f_layers[0].q_mu.dtype
-        D = self.deep_gp.f_layers[0].inducing_variable.shape[1]
-        X = tf.ensure_shape(tf.cast(x, dtype), [None, D])  # Keras' generators tell no sizes
+            positions, rows = x.get("positions"), x.get("rows")
+            x, Y = x["inputs"], x.get("targets", Y)
+        dtype = self.deep_gp.dtype
+        # Keras' generators tell no sizes.
+        X = tf.ensure_shape(tf.cast(x, dtype), [None, self.deep_gp.input_dim])
         if Y is not None:
             Y = tf.cast(Y, dtype)
             Y = Y[:, None] if Y.shape.rank == 1 else Y
@@ -175,7 +204,7 @@ class DeepGPModel(NaturalGradientTraining, tf.keras.Model):
             n = tf.shape(X, out_type=tf.int64)[0]
             block = self.step * self.reducer.size + self.reducer.rank
             positions = block * n + tf.range(n)
-        return X, Y, positions, weights
+        return Batch(X, Y, positions, weights, rows)
 
     def _step_lengths(self) -> dict[str, tf.Tensor]:
         """The step lengths in force, for the log: gamma (of the last layer) and Adam's."""

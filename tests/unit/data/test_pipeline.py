@@ -43,7 +43,7 @@ def order(batches: list[Batch]) -> list[int]:
 
 def assert_same(some: list[Batch], others: list[Batch]) -> None:
     for one, other in zip(some, others, strict=True):
-        assert one.keys() == other.keys() == {"inputs", "targets", "positions"}
+        assert one.keys() == other.keys() == {"inputs", "targets", "positions", "rows"}
         for name in one:
             np.testing.assert_array_equal(one[name], other[name])
 

@@ -53,6 +53,24 @@ def _kernel(deep_gp: DeepGP, layer: int = 0) -> Any:
     return kernel
 
 
+# --- latent variables -------------------------------------------------------------------------
+
+
+def test_latent_variables_widen_what_follows_and_start_as_their_prior() -> None:
+    layers: Any = ("gp", {"latent": {"dim": 2}}, {"gp": {"inducing_points": 9}}, "gp")
+    deep_gp = _build(layers=layers, output_dim=1)
+    assert [_Z(deep_gp, index).shape for index in (0, 2, 3)] == [(6, 3), (9, 5), (6, 5)]
+    assert [layer.q_mu.shape[1] for layer in deep_gp.gp_layers] == [3, 5, 1]
+    known = kmeans_inducing_points(_rows(), 9, SEED)
+    np.testing.assert_array_equal(_Z(deep_gp, 2)[:, :3], known)
+    assert 0.4 < np.std(_Z(deep_gp, 2)[:, 3:]) < 1.6
+    shell = build_deep_gp(
+        ModelSettings(layers=layers, inducing_points=6), TaskShape(N, 3, 1), seed=SEED
+    )
+    shapes = [[one.shape for one in model.trainable_variables] for model in (deep_gp, shell)]
+    assert shapes[0] == shapes[1]
+
+
 # --- widths and mean functions ----------------------------------------------------------------
 
 

@@ -80,7 +80,8 @@ def test_every_field_is_explained_with_its_type_and_default(
     if field.is_required():
         assert any("required" in comment for comment in comments)
     elif (default := field.get_default()) not in (None, ()):
-        stated = re.findall(r"default(?: of the group)?: ([^\s,;)]+)", " ".join(comments))
+        stated = re.findall(r"default(?: of the group)?: (\[[^]]*\]|[^\s,;)]+)", " ".join(comments))
+        default = list(default) if isinstance(default, tuple) else default
         assert default in [parse(word).values for word in stated]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gpflow
@@ -18,6 +18,7 @@ from gpflow.kernels import MultioutputKernel
 from gpflux.sampling.sample import Sample
 
 from natdgp.models.conditional import marginals
+from natdgp.models.layers.base import Observations, Passed
 from natdgp.models.noise import Draws
 from natdgp.models.whitened_kl import whitened_kl
 from natdgp.natgrad.parameters import lower_triangle
@@ -108,17 +109,25 @@ class GPLayer(gpflux.layers.GPLayer):
         by_sample = [S, n, mean.shape[-1]]
         return tf.reshape(mean, by_sample), tf.reshape(var, by_sample)
 
-    def propagate(self, F: tf.Tensor, q: Posterior, draws: Draws, index: int) -> tf.Tensor:
+    def propagate(
+        self,
+        F: tf.Tensor,
+        q: Posterior,
+        draws: Draws,
+        index: int,
+        observations: Observations | None = None,
+    ) -> Passed:
         """Samples of the layer's outputs at samples of its inputs.
 
         :param F: [S, n, D], or [1, n, D], which is then computed once for all S samples.
         :param q: the layer's :meth:`posterior`.
         :param draws: the standard normal numbers that samples are made of.
         :param index: the layer's, for numbers of its own.
+        :param observations: of no use here.
         :returns: [S, n, Q].
         """
         mean, var = self.propagate_marginals(F, q)
-        return mean + tf.sqrt(var) * draws.normal(index, mean.shape[-1], mean.dtype)
+        return Passed(mean + tf.sqrt(var) * draws.normal(index, mean.shape[-1], mean.dtype))
 
     @check_shapes("return: []")
     def kl(self, q: Posterior) -> tf.Tensor:
@@ -134,6 +143,35 @@ class GPLayer(gpflux.layers.GPLayer):
             return gpflow.kullback_leiblers.prior_kl(
                 self.inducing_variable, self.kernel, *q, whiten=False
             )
+
+    def parts(self) -> Mapping[str, Any]:
+        """Kernel, mean function, inducing variable, and how u is whitened and jittered."""
+        return {
+            "whiten": self.whiten,
+            "jitter": self.jitter,
+            "kernel": self.kernel,
+            "mean_function": self.mean_function,
+            "inducing_variable": self.inducing_variable,
+        }
+
+    @classmethod
+    def sharing(cls, layer: gpflux.layers.GPLayer) -> GPLayer:
+        """A layer with the parameters of one of GPflux's, which are shared and not copied."""
+        own = cls(
+            layer.kernel,
+            layer.inducing_variable,
+            layer.num_data,
+            layer.mean_function,
+            num_samples=layer.num_samples,
+            full_cov=layer.full_cov,
+            full_output_cov=layer.full_output_cov,
+            num_latent_gps=layer.q_mu.shape[1],
+            whiten=layer.whiten,
+            name=layer.name,
+            verbose=False,
+        )
+        own.q_mu, own.q_sqrt = layer.q_mu, layer.q_sqrt
+        return own
 
     def predict(
         self, inputs: tf.Tensor, *, full_cov: bool = False, full_output_cov: bool = False
