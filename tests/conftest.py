@@ -16,6 +16,8 @@ import polars as pl
 import pytest
 from ruamel.yaml import YAML
 
+from natdgp.distributed.rank_channel import RankChannel
+
 REPOSITORY = Path(__file__).parent.parent
 
 FloatArray = npt.NDArray[np.float64]
@@ -35,6 +37,13 @@ def hangup_heeded() -> Iterator[None]:
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
+def channel() -> Iterator[RankChannel]:
+    """Of two ranks."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        yield RankChannel(file, 2)
 
 
 @pytest.fixture

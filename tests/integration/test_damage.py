@@ -17,10 +17,10 @@ from rich.console import Console
 import natdgp
 from natdgp import cli
 from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.driver import RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import Journal
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import RunFolder
 from natdgp.run.run_session import fall_back, run_and_report

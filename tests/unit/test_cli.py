@@ -16,9 +16,9 @@ import tensorflow as tf
 import natdgp
 from natdgp import cli
 from natdgp.checkpoint.checksums import DamagedCheckpoint
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.devices import choose_device
 from natdgp.run.rank import Orders
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder
 from natdgp.settings import read_experiment
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.durable_files import saving
 from natdgp.run.journal import TRAINING, VALIDATION, Journal
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import RunFolder, link_to
 from natdgp.run.stop_decisions import StopDecisions
 from natdgp.training.event_files import EventFiles

@@ -16,13 +16,13 @@ from natdgp.checkpoint.record import ModelRecord
 from natdgp.checkpoint.training_state import read_aggregated, read_state
 from natdgp.checkpoint.weights import complete_checkpoint, load_weights, save_weights
 from natdgp.data.table import DataError
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.distributed.reducer import OneProcess, Reducer
 from natdgp.models.inducing import TooFewRows
 from natdgp.run.devices import use_gpu_of
 from natdgp.run.driver import FollowingDriver, Observer, RunDriver
 from natdgp.run.interruptions import handling
 from natdgp.run.journal import Journal
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder
 from natdgp.run.stop_decisions import StopDecisions
 from natdgp.run.trial_code import LIBRARY_TRIALS, trial_class_of, working_in
@@ -102,7 +102,7 @@ def train(
     channel = channel or RankChannel()
     with _working_in_code(experiment, folder):
         run = _Run(experiment, folder, channel)
-        with channel.heeding():
+        with handling(channel.ask_to_end), channel.heeding():
             journal = Journal(folder.metrics, run.plan, up_to=run.start if run.latest else -1)
 
             def write(path: Path, state: Mapping[str, Any]) -> None:

@@ -9,9 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.exit_status import MISUSED, REFUSED
 from natdgp.run.logging_setup import silence_the_stack
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.screen import lasting_screen
 
 PATIENCE = 20.0

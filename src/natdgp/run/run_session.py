@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.exit_status import FAILED, SIGNALLED
 from natdgp.run.final_report import conclude
@@ -21,7 +22,6 @@ from natdgp.run.journal import Journal
 from natdgp.run.local_training import plan_of, train
 from natdgp.run.manifest import Manifest
 from natdgp.run.process_lock import ProcessLock
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_display import Display
 from natdgp.run.run_folder import RunFolder, link_to, next_free
 from natdgp.run.stop_decisions import StopDecisions

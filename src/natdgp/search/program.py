@@ -6,9 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from natdgp.distributed.parent_process import end_with_parent
 from natdgp.run.exit_status import REFUSED
 from natdgp.run.logging_setup import silence_the_stack
-from natdgp.run.parent_process import end_with_parent
 
 
 def main(run: Path, search: int) -> int:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from natdgp.checkpoint.checksums import RECORD_NAME, verify_checksums
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.driver import RunDriver
 from natdgp.run.durable_files import NotSaved
 from natdgp.run.journal import VALIDATION, Journal
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import Checkpoint, RunFolder, read_json_lines
 from natdgp.run.stop_decisions import StopDecisions
 from natdgp.training.loop import Plan

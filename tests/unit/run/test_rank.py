@@ -8,9 +8,9 @@ from horovod.common.exceptions import HorovodInternalError
 
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.distributed.horovod_reducer import lost_another_rank
+from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.exit_status import MISUSED, REFUSED
 from natdgp.run.rank import Orders, train
-from natdgp.run.rank_channel import RankChannel
 from natdgp.run.run_folder import FolderError, RunFolder
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from natdgp.checkpoint.checksums import RECORD_NAME
+from natdgp.distributed.parent_process import end_with_parent
 from natdgp.run.exit_status import FAILED, MISUSED, REFUSED
-from natdgp.run.parent_process import end_with_parent
 
 
 def main(run: Path, search: int) -> int:

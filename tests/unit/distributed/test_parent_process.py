@@ -9,7 +9,7 @@ import pytest
 
 CHILD = """
 import os, signal, sys, time
-from natdgp.run.parent_process import end_with_parent
+from natdgp.distributed.parent_process import end_with_parent
 if sys.argv[2] != "linux":
     sys.platform = sys.argv[2]
 end_with_parent(int(sys.argv[1]))

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from typing import IO
 
 from natdgp.distributed.heartbeat import RECORD, Heartbeat, Reading, read_heartbeat
-from natdgp.run.interruptions import handling
 
 _ASKED, _HEEDS, _CONCLUDED, _STATUS = range(4)
 """Numbers of 8 bytes, behind the heartbeats."""
@@ -57,13 +56,12 @@ class RankChannel:
 
     @contextlib.contextmanager
     def heeding(self) -> Iterator[None]:
-        """In rank 0: inside, the run saves and ends when it or this process is asked to."""
-        with handling(self.ask_to_end):
-            self._words[_HEEDS] = True
-            try:
-                yield
-            finally:
-                self._words[_HEEDS] = False
+        """In rank 0: inside, the run saves and ends when it is asked to."""
+        self._words[_HEEDS] = True
+        try:
+            yield
+        finally:
+            self._words[_HEEDS] = False
 
     @property
     def status(self) -> int | None:

@@ -5,15 +5,13 @@ import subprocess
 import sys
 import tempfile
 
-import pytest
-
 from natdgp.distributed.heartbeat import Phase
-from natdgp.run.rank_channel import RankChannel
+from natdgp.distributed.rank_channel import RankChannel
 
 RANK = """
 import os, signal, sys
 from natdgp.distributed.heartbeat import Phase
-from natdgp.run.rank_channel import RankChannel
+from natdgp.distributed.rank_channel import RankChannel
 assert not {'tensorflow', 'determined'} & set(sys.modules)
 channel = RankChannel(os.fdopen(int(sys.argv[1]), 'r+b', buffering=0), 2)
 assert channel.asked is signal.SIGINT
@@ -38,14 +36,3 @@ def test_what_a_rank_says_the_command_reads_and_the_other_way_round() -> None:
         assert reading is not None
         assert (reading.steps, reading.phase) == (7, Phase.TRAINING)
         assert channel.reading(0) is None
-
-
-@pytest.mark.usefixtures("hangup_heeded")
-def test_a_signal_inside_asks_the_run_to_end_and_the_first_one_counts() -> None:
-    channel = RankChannel()
-    with channel.heeding():
-        assert channel.heeds
-        signal.raise_signal(signal.SIGTERM)
-        channel.ask_to_end(signal.SIGINT)
-    assert not channel.heeds
-    assert channel.asked is signal.SIGTERM
