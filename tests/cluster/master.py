@@ -54,7 +54,6 @@ class StandInMaster:
     reports: list[Report] = field(default_factory=list)
     checkpoints: list[Checkpoint] = field(default_factory=list)
     progress: list[float] = field(default_factory=list)
-    statuses: list[str] = field(default_factory=list)
     early_exits: list[str] = field(default_factory=list)
     acknowledgements: int = 0
     unknown: list[str] = field(default_factory=list)
@@ -143,7 +142,6 @@ class StandInMaster:
         return {}
 
     def _status(self, payload: Json) -> Json:
-        self.statuses.append(payload["state"])
         return {}
 
     def _metrics(self, payload: Json) -> Json:

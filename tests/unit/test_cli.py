@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -18,7 +19,6 @@ from natdgp import cli
 from natdgp.checkpoint.checksums import DamagedCheckpoint
 from natdgp.distributed.rank_channel import RankChannel
 from natdgp.run.devices import choose_device
-from natdgp.run.rank import Orders
 from natdgp.run.run_folder import RunFolder
 from natdgp.settings import read_experiment
 
@@ -346,16 +346,17 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         seen.append((slots, read_experiment(folder.config).slots))
         return 0
 
-    def watch(started: tuple[Orders, int], channel: RankChannel, limit: float) -> None:
-        channel.conclude(note(RunFolder(Path(started[0].folder)), started[1]))
+    def watch(started: tuple[list[str], int], channel: RankChannel, limit: float) -> None:
+        (*_, orders), slots = started
+        channel.conclude(note(RunFolder(Path(json.loads(orders)["folder"])), slots))
 
     monkeypatch.setattr(
         "natdgp.run.run_session.train_and_report", lambda _, folder, *__, **___: note(folder, 1)
     )
     monkeypatch.setattr(
-        "natdgp.run.launch._started", lambda *these: contextlib.nullcontext(these[:2])
+        "natdgp.run.launch.started", lambda *these: contextlib.nullcontext(these[:2])
     )
-    monkeypatch.setattr("natdgp.run.launch._watch", watch)
+    monkeypatch.setattr("natdgp.run.launch.watch", watch)
     monkeypatch.setattr(RunFolder, "discard_unless_begun", lambda _: None)
     return seen
 
